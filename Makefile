@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/towline/v1/*.proto)
 GENERATED := protos/towline/v1/descriptors.binpb
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up test check format proto lock baseline bench clean
+.PHONY: help demo up test check format docs proto lock baseline clean
 
 help: ## Explain every target
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -27,7 +27,7 @@ check: $(VENV)/dev.stamp $(GENERATED) ## The gate: format, lint, types, import r
 	$(BIN)/pyright
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
-	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/buf breaking protos --against protos/baseline.binpb
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/pytest -q tests/architecture
 
@@ -36,11 +36,11 @@ format: $(VENV)/dev.stamp ## Format code and protos
 	$(BIN)/ruff check --fix .
 	$(BIN)/buf format -w protos
 
+docs: $(VENV)/run.stamp $(GENERATED) ## Write the documents that are derived from code
+	$(BIN)/python docs/generate.py
+
 proto: $(VENV)/run.stamp ## Generate the Python of the contract
 	$(BIN)/python protos/generate.py
-
-bench: $(VENV)/dev.stamp $(GENERATED) ## Measure; writes bench/results.md
-	$(BIN)/python -m bench
 
 lock: $(VENV)/dev.stamp ## Renew the pinned versions and hashes of the dependencies
 	$(PIP) install uv

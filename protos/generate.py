@@ -1,4 +1,4 @@
-"""Generates the Python of the contract beside its `.proto` files; called by the build (hatchling) and by `make proto`."""
+"""Generates the Python of the contract beside its `.proto` files, for the build (hatchling) and for `make proto`."""
 
 import importlib.resources
 import subprocess
