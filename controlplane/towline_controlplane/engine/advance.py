@@ -1,0 +1,246 @@
+"""Decides what a command does to a run. One total function per command; nothing here loads, stores or waits.
+
+`advance` answers with the rows as they are to be. Ending a node decides nothing about its successors yet: the caller
+loads them, applies `Propagate`, and repeats until nothing ends. So a command costs the out-degree of what it ends.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from towline_controlplane.engine import commands
+from towline_controlplane.engine.draft import Draft
+from towline_controlplane.engine.expressions import ExpressionError
+from towline_controlplane.engine.graph import Edge, Node
+from towline_controlplane.engine.retry import backoff_ms, may_rerun, may_retry
+from towline_controlplane.engine.transitions import STEP_TERMINAL
+from towline_controlplane.engine.view import Decision, View
+from towline_controlplane.model import (
+    AttemptState,
+    ConditionType,
+    EventType,
+    Failure,
+    FailureClass,
+    Join,
+    RunState,
+    SideEffects,
+    Step,
+    StepState,
+    Usage,
+)
+
+_LEFT = Failure(FailureClass.TRANSIENT, "AGENT_LOST", "the agent that ran the attempt went away")
+_UNCONFIRMED = Failure(
+    FailureClass.TRANSIENT,
+    "AGENT_LOST",
+    "the agent did not confirm the start in time, but may have started the attempt",
+)
+
+
+def advance(view: View, command: commands.Command, now: int, jitter: float) -> Decision:
+    """Returns what `command` does to the run at `now` (µs); `jitter` in [0, 1) spreads the retries.
+
+    The command's step and its newest attempt are in the view; for Propagate the successors, for Pause, Resume and
+    Cancel every open step with its newest attempt. The caller has checked leases and that the run has not ended.
+    """
+    draft = Draft(view, now)
+    _DECIDERS[type(command)](draft, command, jitter)
+    return draft.decision()
+
+
+def _confirm_start(draft: Draft, command: commands.ConfirmStart, _jitter: float) -> None:
+    draft.start_attempt(command.node_id)
+
+
+def _end_attempt(draft: Draft, command: commands.EndAttempt, jitter: float) -> None:
+    draft.start_attempt(command.node_id, command.elapsed_us)
+    if draft.run.cancel_requested:
+        _end_as(draft, command, AttemptState.CANCELLED, StepState.CANCELLED)
+    elif command.outcome is commands.Outcome.CANCELLED:
+        unasked = replace(command, failure=command.failure or _CANCELLED_BY_AGENT)
+        _end_as(draft, unasked, AttemptState.CANCELLED, StepState.CANCELLED)
+    elif command.outcome is commands.Outcome.SUCCEEDED:
+        _end_as(draft, command, AttemptState.SUCCEEDED, StepState.SUCCEEDED)
+    elif command.outcome is commands.Outcome.LOST:
+        _lose(draft, command.node_id, command.failure or _LEFT, command.usage, command.digest)
+    else:
+        _fail_attempt(draft, command, jitter)
+
+
+def _end_as(draft: Draft, command: commands.EndAttempt, attempt: AttemptState, step: StepState) -> None:
+    draft.end_attempt(command.node_id, attempt, command.failure, command.usage, command.digest)
+    output = command.output if step is StepState.SUCCEEDED else None
+    draft.end_step(command.node_id, step, command.failure, output)
+
+
+def _fail_attempt(draft: Draft, command: commands.EndAttempt, jitter: float) -> None:
+    failure = command.failure or Failure(FailureClass.PERMANENT, "UNKNOWN", "the agent gave no reason")
+    timed_out = command.outcome is commands.Outcome.TIMED_OUT
+    ended = AttemptState.TIMED_OUT if timed_out else AttemptState.FAILED
+    draft.end_attempt(command.node_id, ended, failure, command.usage, command.digest)
+    draft.record(EventType.STEP_ATTEMPT_FAILED, command.node_id, error=failure)
+    step = draft.change(command.node_id, failures=draft.step(command.node_id).failures + 1)
+    policy = draft.node(command.node_id).retry
+    if not may_retry(policy, failure, step.failures):
+        draft.end_step(command.node_id, StepState.TIMED_OUT if timed_out else StepState.FAILED, failure)
+        return
+    delay = command.retry_after_ms
+    draft.retry_step(command.node_id, backoff_ms(policy, step.failures, jitter) if delay is None else delay)
+
+
+def _expire_offer(draft: Draft, command: commands.ExpireOffer, _jitter: float) -> None:
+    draft.record(EventType.STEP_OFFER_EXPIRED, command.node_id, agentId=draft.step(command.node_id).agent_id)
+    if draft.run.cancel_requested:
+        draft.end_attempt(command.node_id, AttemptState.CANCELLED)
+        draft.end_step(command.node_id, StepState.CANCELLED)
+    elif draft.node(command.node_id).side_effects is SideEffects.UNSAFE:
+        _lose(draft, command.node_id, _UNCONFIRMED)
+    else:
+        draft.offer_again(command.node_id, next_attempt=draft.step(command.node_id).attempt)
+
+
+def _lose_attempt(draft: Draft, command: commands.LoseAttempt, _jitter: float) -> None:
+    failure = replace(_LEFT, cause=command.cause)
+    _lose(draft, command.node_id, failure)
+
+
+def _lose(draft: Draft, node_id: str, failure: Failure, usage: Usage | None = None, digest: str | None = None) -> None:
+    """Ends an attempt whose agent is gone, or says itself that it had to leave it."""
+    node, step = draft.node(node_id), draft.step(node_id)
+    draft.end_attempt(node_id, AttemptState.LOST, failure, usage, digest)
+    draft.record(EventType.STEP_ATTEMPT_LOST, node_id, error=failure, agentId=step.agent_id)
+    step = draft.change(node_id, losses=step.losses + 1)
+    if draft.run.cancel_requested:
+        draft.end_step(node_id, StepState.CANCELLED)
+    elif node.side_effects is SideEffects.UNSAFE:
+        draft.park_step(node_id, failure)
+    elif may_rerun(node.retry, step.losses):
+        draft.offer_again(node_id, next_attempt=step.attempt + 1)
+    else:
+        draft.end_step(node_id, StepState.FAILED, _lost_too_often(failure, step.losses))
+
+
+def _lost_too_often(failure: Failure, losses: int) -> Failure:
+    message = f"{losses} agents went away while they ran it" if losses > 1 else failure.message
+    return replace(failure, message=message)
+
+
+def _pause(draft: Draft, _command: commands.Pause, _jitter: float) -> None:
+    if draft.run.state is RunState.PAUSED or draft.run.cancel_requested:
+        return
+    draft.move_run(RunState.PAUSED)
+    draft.record(EventType.RUN_PAUSED)
+    draft.hold_ready_steps(held=True)
+
+
+def _resume(draft: Draft, _command: commands.Resume, _jitter: float) -> None:
+    if draft.run.state is not RunState.PAUSED:
+        return
+    draft.move_run(RunState.RUNNING)
+    draft.record(EventType.RUN_RESUMED)
+    draft.hold_ready_steps(held=False)
+
+
+def _cancel(draft: Draft, _command: commands.Cancel, _jitter: float) -> None:
+    if draft.run.cancel_requested:
+        return
+    draft.run = replace(draft.run, cancel_requested=True)
+    draft.record(EventType.RUN_CANCEL_REQUESTED)
+    for step in draft.open_steps():
+        if step.state is StepState.LEASED:
+            continue
+        if step.state is StepState.READY and step.attempt == step.next_attempt:  # the last offer has lapsed
+            draft.end_attempt(step.node_id, AttemptState.CANCELLED)
+        draft.end_step(step.node_id, StepState.CANCELLED)
+
+
+def _propagate(draft: Draft, command: commands.Propagate, _jitter: float) -> None:
+    for node_id in command.ended:
+        for edge in draft.dag.outgoing[draft.dag.by_id[node_id]]:
+            _decide_edge(draft, edge, draft.step(node_id))
+
+
+def open_or_skip(draft: Draft, node_id: str) -> None:
+    """Makes a step whose edges are all decided READY; SKIPPED if its join says so, FAILED if a condition went wrong."""
+    step = draft.step(node_id)
+    if step.error is not None:
+        draft.end_step(node_id, StepState.FAILED, step.error)
+        return
+    incoming = draft.dag.in_degree[step.position]
+    if incoming and not _JOINS[draft.node(node_id).join](step.satisfied_edges, incoming):
+        draft.end_step(node_id, StepState.SKIPPED)
+        return
+    try:
+        config = render_config(draft.node(node_id), draft)
+    except ExpressionError as error:
+        failure = Failure(FailureClass.PERMANENT, "EXPRESSION", f"its config cannot be rendered: {error}")
+        draft.end_step(node_id, StepState.FAILED, failure)
+        return
+    draft.ready_step(node_id, config)
+
+
+def render_config(node: Node, draft: Draft) -> str | None:
+    """Returns the rendered config as JSON text, or None when it has no template; raises ExpressionError."""
+    if node.config.is_constant:
+        return None
+    rendered = node.config.render(draft.scope(node.config.references))
+    return json.dumps(rendered, ensure_ascii=False, separators=(",", ":"))
+
+
+def _decide_edge(draft: Draft, edge: Edge, source: Step) -> None:
+    target = draft.dag.nodes[edge.target].id
+    step = draft.step(target)
+    if step.state is not StepState.WAITING:
+        return
+    failure = step.error
+    try:
+        satisfied = _is_satisfied(draft, edge, source)
+    except ExpressionError as error:
+        # The step fails when its other edges are decided too: what follows it may read how their sources ended.
+        satisfied = False
+        message = f"the condition of the edge from {source.node_id!r} cannot be evaluated: {error}"
+        failure = failure or Failure(FailureClass.PERMANENT, "EXPRESSION", message)
+    step = draft.change(
+        target,
+        open_edges=step.open_edges - 1,
+        satisfied_edges=step.satisfied_edges + satisfied,
+        error=failure,
+    )
+    if step.open_edges == 0:
+        open_or_skip(draft, target)
+
+
+def _is_satisfied(draft: Draft, edge: Edge, source: Step) -> bool:
+    if source.state not in _SATISFYING[edge.condition]:
+        return False
+    if edge.expression is None:
+        return True
+    return edge.expression.evaluate_condition(draft.scope(edge.expression.references))
+
+
+_CANCELLED_BY_AGENT = Failure(FailureClass.PERMANENT, "CANCELLED", "the agent stopped the attempt unasked")
+
+_SATISFYING: Mapping[ConditionType, frozenset[StepState]] = {
+    ConditionType.ALWAYS: STEP_TERMINAL,
+    ConditionType.ON_SUCCESS: frozenset({StepState.SUCCEEDED}),
+    ConditionType.ON_FAILURE: frozenset({StepState.FAILED, StepState.TIMED_OUT}),
+    ConditionType.EXPRESSION: STEP_TERMINAL - {StepState.SKIPPED},
+}
+
+_JOINS: Mapping[Join, Callable[[int, int], bool]] = {
+    Join.ALL: lambda satisfied, incoming: satisfied == incoming,
+    Join.ANY: lambda satisfied, incoming: satisfied > 0,
+    Join.ALL_DONE: lambda satisfied, incoming: True,
+}
+
+_DECIDERS: Mapping[type, Callable[[Draft, Any, float], None]] = {
+    commands.ConfirmStart: _confirm_start,
+    commands.EndAttempt: _end_attempt,
+    commands.ExpireOffer: _expire_offer,
+    commands.LoseAttempt: _lose_attempt,
+    commands.Pause: _pause,
+    commands.Resume: _resume,
+    commands.Cancel: _cancel,
+    commands.Propagate: _propagate,
+}

@@ -1,0 +1,82 @@
+"""What can happen to a run: the frozen vocabulary that goes into `advance`."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from towline_controlplane.model import Failure, Usage
+
+
+class Outcome(StrEnum):
+    """How an agent says that an attempt ended."""
+
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+    LOST = "LOST"
+    """The agent had to leave the attempt: a loss, which costs no try."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmStart:
+    """The holder of an offer has started the attempt."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class EndAttempt:
+    """The holder of an attempt reports its end; its lease has been found current."""
+
+    node_id: str
+    outcome: Outcome
+    digest: str
+    """Tells a repeat of this report from another result."""
+    output: str | None = None
+    """JSON text, for SUCCEEDED."""
+    failure: Failure | None = None
+    usage: Usage = field(default_factory=Usage)
+    elapsed_us: int = 0
+    """Time from the start of the process to its end; dates the start of an attempt that was not confirmed before."""
+    retry_after_ms: int | None = None
+    """Set by the plugin: replaces the computed backoff."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireOffer:
+    """An offer was not confirmed in time, or its agent went away before it started."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoseAttempt:
+    """The agent of a started attempt is gone."""
+
+    node_id: str
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing more is handed out until Resume."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """What became ready meanwhile is handed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Everything that is not held by an agent ends now, the rest when its holder answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Propagate:
+    """These nodes have ended: their outgoing edges are decided. The view holds the targets."""
+
+    ended: tuple[str, ...]
+
+
+Command = ConfirmStart | EndAttempt | ExpireOffer | LoseAttempt | Pause | Resume | Cancel | Propagate

@@ -1,0 +1,229 @@
+"""The rows of one decision while it is being made: every change of state goes through the transition tables here.
+
+A draft lies over a view and never touches it. It keeps the counters of the run in step with the states of its steps,
+numbers the events, and remembers what ended.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
+from typing import Any
+
+from towline_controlplane.engine import transitions
+from towline_controlplane.engine.expressions import Scope
+from towline_controlplane.engine.graph import Node
+from towline_controlplane.engine.view import Decision, View
+from towline_controlplane.model import (
+    Attempt,
+    AttemptState,
+    Event,
+    EventType,
+    Failure,
+    RunState,
+    Step,
+    StepState,
+    Usage,
+)
+
+_STEP_ENDED: dict[StepState, EventType] = {
+    StepState.SUCCEEDED: EventType.STEP_SUCCEEDED,
+    StepState.FAILED: EventType.STEP_FAILED,
+    StepState.SKIPPED: EventType.STEP_SKIPPED,
+    StepState.CANCELLED: EventType.STEP_CANCELLED,
+    StepState.TIMED_OUT: EventType.STEP_TIMED_OUT,
+}
+
+_RUN_ENDED: dict[RunState, EventType] = {
+    RunState.SUCCEEDED: EventType.RUN_SUCCEEDED,
+    RunState.FAILED: EventType.RUN_FAILED,
+    RunState.CANCELLED: EventType.RUN_CANCELLED,
+    RunState.TIMED_OUT: EventType.RUN_TIMED_OUT,
+}
+
+
+class Draft:
+    """Changes on top of a view at one moment `now` (µs)."""
+
+    def __init__(self, view: View, now: int) -> None:
+        self.view = view
+        self.dag = view.dag
+        self.run = view.run
+        self._now = now
+        self._steps: dict[str, Step] = {}
+        self._attempts: dict[str, Attempt] = {}
+        self._events: list[Event] = []
+        self._ended: list[str] = []
+
+    def decision(self) -> Decision:
+        """Ends the run if nothing of it is open, and returns all that changed."""
+        if self.run.open_steps == 0 and self.run.state not in transitions.RUN_TERMINAL:
+            self._end_run()
+        return Decision(
+            run=self.run,
+            steps=tuple(self._steps.values()),
+            attempts=tuple(self._attempts.values()),
+            events=tuple(self._events),
+            ended=tuple(self._ended),
+        )
+
+    def step(self, node_id: str) -> Step:
+        """Returns the step as the draft has it."""
+        return self._steps.get(node_id) or self.view.steps[node_id]
+
+    def node(self, node_id: str) -> Node:
+        """Returns the node of a step."""
+        return self.dag.nodes[self.dag.by_id[node_id]]
+
+    def open_steps(self) -> Iterator[Step]:
+        """Yields the steps of the view that have not ended, in the order of the DAG."""
+        current = (self.step(node_id) for node_id in self.view.steps)
+        still_open = [step for step in current if step.state not in transitions.STEP_TERMINAL]
+        yield from sorted(still_open, key=lambda step: step.position)
+
+    def scope(self, references: Iterable[str]) -> Scope:
+        """Returns what an expression that refers to these nodes sees."""
+        nodes = {
+            node_id: {"state": self.step(node_id).state.value, "output": self.view.outputs.get(node_id)}
+            for node_id in references
+        }
+        run = {"id": self.run.id, "workflowId": self.run.workflow_id}
+        return Scope(input=self.view.run_input, run=run, nodes=nodes)
+
+    def change(self, node_id: str, **fields: Any) -> Step:
+        """Changes fields of a step, the state checked against its table."""
+        old = self.step(node_id)
+        if "state" in fields:
+            transitions.check(transitions.STEP, old.state, fields["state"])
+        self._steps[node_id] = new = replace(old, **fields)
+        return new
+
+    def record(self, kind: EventType, node_id: str = "", **details: object) -> None:
+        """Appends a line to the history, numbered within the run. A Failure among the details becomes plain data."""
+        attempt = self.step(node_id).attempt if node_id else 0
+        plain = {key: _plain(value) for key, value in details.items() if value is not None}
+        self.run = replace(self.run, event_count=self.run.event_count + 1)
+        self._events.append(Event(self.run.id, self.run.event_count, self._now, kind, node_id, attempt, plain))
+
+    def move_run(self, state: RunState) -> None:
+        """Changes the state of the run, checked against its table."""
+        self.run = replace(self.run, state=transitions.check(transitions.RUN, self.run.state, state))
+
+    def start_attempt(self, node_id: str, elapsed_us: int = 0) -> None:
+        """Moves the newest attempt from OFFERED to RUNNING, `elapsed_us` ago; one that runs already stays as it is."""
+        attempt = self._attempt(node_id)
+        if attempt.state is not AttemptState.OFFERED:
+            return
+        began = max(attempt.create_time, self._now - max(elapsed_us, 0))
+        self._move_attempt(attempt, AttemptState.RUNNING, start_time=began)
+        if self.run.start_time is None:
+            self.run = replace(self.run, start_time=began)
+            self.record(EventType.RUN_STARTED)
+        if self.run.state is RunState.PENDING:
+            self.move_run(RunState.RUNNING)
+        step = self.step(node_id)
+        self.change(node_id, start_time=step.start_time or began)
+        self.record(EventType.STEP_STARTED, node_id, agentId=step.agent_id)
+
+    def end_attempt(
+        self,
+        node_id: str,
+        state: AttemptState,
+        failure: Failure | None = None,
+        usage: Usage | None = None,
+        digest: str | None = None,
+    ) -> None:
+        """Ends the newest attempt; with the digest of its report a repeat of the report is known again."""
+        self._move_attempt(
+            self._attempt(node_id),
+            state,
+            end_time=self._now,
+            error=failure,
+            usage=usage or Usage(),
+            report_digest=digest,
+        )
+
+    def ready_step(self, node_id: str, config: str | None) -> None:
+        """Makes a waiting step dispatchable with its rendered config."""
+        self._make_ready(node_id, config=config)
+        self.record(EventType.STEP_READY, node_id)
+
+    def offer_again(self, node_id: str, next_attempt: int) -> None:
+        """Makes a step whose holder is gone dispatchable again, at once."""
+        self._make_ready(node_id, next_attempt=next_attempt, agent_id=None)
+
+    def retry_step(self, node_id: str, delay_ms: int) -> None:
+        """Makes a step whose attempt failed dispatchable again after a delay."""
+        step = self.step(node_id)
+        self._make_ready(node_id, next_attempt=step.attempt + 1, agent_id=None, not_before=self._now + delay_ms * 1000)
+        self.record(EventType.STEP_RETRY_SCHEDULED, node_id, delayMs=delay_ms)
+
+    def park_step(self, node_id: str, failure: Failure) -> None:
+        """Leaves a step to a person's decision."""
+        self.change(node_id, state=StepState.PARKED, error=failure, agent_id=None)
+        self.record(EventType.STEP_PARKED, node_id, error=failure)
+
+    def end_step(
+        self, node_id: str, state: StepState, failure: Failure | None = None, output: str | None = None
+    ) -> None:
+        """Ends a step for good and counts it off the run."""
+        step = self.change(node_id, state=state, error=failure, output=output, end_time=self._now, held=False)
+        self._ended.append(node_id)
+        self.run = replace(self.run, open_steps=self.run.open_steps - 1)
+        if self._fails_run(step):
+            self.run = replace(
+                self.run,
+                failed_steps=self.run.failed_steps + 1,
+                error=self.run.error or _of_step(node_id, failure),
+            )
+        self.record(_STEP_ENDED[state], node_id, error=failure)
+
+    def hold_ready_steps(self, *, held: bool) -> None:
+        """Closes or opens the gate of every READY step in the view."""
+        for step in self.open_steps():
+            if step.state is StepState.READY:
+                self.change(step.node_id, held=held)
+
+    def _fails_run(self, step: Step) -> bool:
+        """A step that its agent cancelled unasked did not do its work, and no edge handles that."""
+        if step.state is StepState.CANCELLED:
+            return not self.run.cancel_requested
+        return step.state in (StepState.FAILED, StepState.TIMED_OUT) and not self.dag.handles_failure[step.position]
+
+    def _make_ready(self, node_id: str, **fields: Any) -> None:
+        self.change(
+            node_id,
+            state=StepState.READY,
+            held=self.run.state is RunState.PAUSED,
+            fair_key=self._now,
+            **({"not_before": 0} | fields),
+        )
+
+    def _attempt(self, node_id: str) -> Attempt:
+        return self._attempts.get(node_id) or self.view.attempts[node_id]
+
+    def _move_attempt(self, attempt: Attempt, state: AttemptState, **fields: Any) -> None:
+        transitions.check(transitions.ATTEMPT, attempt.state, state)
+        self._attempts[attempt.node_id] = replace(attempt, state=state, **fields)
+
+    def _end_run(self) -> None:
+        if self.run.cancel_requested:
+            state = RunState.CANCELLED
+        else:
+            state = RunState.FAILED if self.run.failed_steps else RunState.SUCCEEDED
+        self.move_run(state)
+        error = self.run.error if state is RunState.FAILED else None
+        self.run = replace(self.run, end_time=self._now, error=error)
+        self.record(_RUN_ENDED[state], error=error)
+
+
+def _of_step(node_id: str, failure: Failure | None) -> Failure | None:
+    if failure is None:
+        return None
+    return replace(failure, message=f"step {node_id!r} failed: {failure.message}")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Failure):
+        named = asdict(value)
+        named["class"] = named.pop("kind")
+        return named
+    return value

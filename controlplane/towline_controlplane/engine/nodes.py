@@ -1,0 +1,140 @@
+"""A node of a compiled DAG, read from its document."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+from towline_controlplane.engine import limits, placement
+from towline_controlplane.engine.expressions import ExpressionError
+from towline_controlplane.engine.fields import Fields
+from towline_controlplane.engine.retry import RetryPolicy
+from towline_controlplane.engine.templates import Template, compile_template
+from towline_controlplane.model import Join, PluginRef, SideEffects
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Node:
+    """One plugin call. `timeout_ms` and `memory_limit_mb` are 0 where the node sets no limit of its own."""
+
+    index: int
+    id: str
+    type: str
+    plugin_id: str
+    plugin_version: str
+    config: Template
+    retry: RetryPolicy
+    join: Join
+    side_effects: SideEffects
+    timeout_ms: int
+    memory_limit_mb: int
+    labels: Mapping[str, str]
+    display_name: str
+    queue_id: str
+
+
+_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_NO_CONFIG = compile_template({})
+_DEFAULT_RETRY = RetryPolicy()
+
+
+def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> Node:
+    """Returns the node that `fields` describe; what is wrong with them is noted there."""
+    node_id = _id(fields)
+    plugin = plugins.get(node_id)
+    labels = _labels(fields)
+    return Node(
+        index=index,
+        id=node_id,
+        type=_type(fields),
+        plugin_id=fields.text("pluginId", limits.MAX_PLUGIN_ID_CHARACTERS),
+        plugin_version=fields.text("pluginVersion", limits.MAX_PLUGIN_VERSION_CHARACTERS),
+        config=_config(fields),
+        retry=_retry(fields.object("retryConfig")) if fields.has("retryConfig") else _DEFAULT_RETRY,
+        join=fields.choice("join", Join.ALL),
+        side_effects=fields.choice("sideEffects", plugin.side_effects if plugin else SideEffects.IDEMPOTENT),
+        timeout_ms=fields.integer("timeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
+        memory_limit_mb=fields.integer("memoryLimitMb", 0, limits.MAX_MEMORY_MB, 0),
+        labels=labels,
+        display_name=fields.text("displayName", limits.MAX_DISPLAY_NAME_CHARACTERS),
+        queue_id=_queue_id(tuple(sorted(labels.items()))),
+    )
+
+
+def _id(fields: Fields) -> str:
+    """Returns the id even if it is malformed, so that edges still find their node."""
+    node_id = fields.raw("id")
+    if node_id is None or node_id == "":
+        fields.refuse("id", "is missing")
+    elif not isinstance(node_id, str):
+        fields.refuse("id", "must be a string")
+    else:
+        if not _ID.fullmatch(node_id):
+            rule = "a letter or '_', then letters, digits, '_', '-' and '.', at most 128 characters"
+            fields.refuse("id", f"{node_id[:200]!r} is not an id: {rule}")
+        return node_id
+    return ""
+
+
+def _type(fields: Fields) -> str:
+    if not fields.raw("type") and not fields.raw("pluginId"):
+        fields.refuse("type", "is missing: name a built-in or a plugin")
+    return fields.text("type", limits.MAX_TYPE_CHARACTERS)
+
+
+def _config(fields: Fields) -> Template:
+    value = fields.raw("config")
+    if not value and isinstance(value, dict | None):
+        return _NO_CONFIG
+    if not isinstance(value, dict):
+        fields.refuse("config", "must be an object")
+        return _NO_CONFIG
+    config = cast("dict[str, object]", value)
+    try:
+        template = compile_template(config)
+    except ExpressionError as error:
+        fields.refuse(f"config{error.place}", error.message)
+        return _NO_CONFIG
+    size = len(json.dumps(config, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
+    if size > limits.MAX_CONFIG_BYTES:
+        fields.refuse("config", f"has {size} bytes; the limit is {limits.MAX_CONFIG_BYTES}")
+    return template
+
+
+def _retry(fields: Fields) -> RetryPolicy:
+    unset = _DEFAULT_RETRY
+    return RetryPolicy(
+        max_attempts=fields.integer("maxAttempts", 1, limits.MAX_ATTEMPTS, unset.max_attempts),
+        backoff_ms=fields.integer("backoffMs", 0, limits.MAX_BACKOFF_MS, unset.backoff_ms),
+        multiplier=fields.number("backoffMultiplier", 1, limits.MAX_BACKOFF_MULTIPLIER, unset.multiplier),
+        max_backoff_ms=fields.integer("maxBackoffMs", 1, limits.MAX_BACKOFF_MS, unset.max_backoff_ms),
+        max_lost=fields.integer("maxLost", 0, limits.MAX_LOST, unset.max_lost),
+    )
+
+
+def _labels(fields: Fields) -> Mapping[str, str]:
+    labels = fields.object("labels").entries()
+    if len(labels) > limits.MAX_LABELS:
+        fields.refuse("labels", f"has {len(labels)} entries; the limit is {limits.MAX_LABELS}")
+        return {}
+    for key, value in labels.items():
+        if problem := _label_problem(key, value):
+            fields.refuse("labels", problem)
+    return {key: str(value) for key, value in labels.items()}
+
+
+def _label_problem(key: str, value: object) -> str:
+    if not 0 < len(key) <= limits.MAX_LABEL_KEY_CHARACTERS:
+        return f"the key {key[:200]!r} must have 1 to {limits.MAX_LABEL_KEY_CHARACTERS} characters"
+    if not isinstance(value, str):
+        return f"the value of {key!r} must be a string"
+    if len(value) > limits.MAX_LABEL_VALUE_CHARACTERS:
+        return f"the value of {key!r} must have at most {limits.MAX_LABEL_VALUE_CHARACTERS} characters"
+    return ""
+
+
+@lru_cache(maxsize=1024)
+def _queue_id(labels: tuple[tuple[str, str], ...]) -> str:
+    return placement.queue_id(dict(labels))

@@ -1,0 +1,147 @@
+"""Everything that a caller can be told went wrong.
+
+TowlineError
+├── InvalidArgument      fields of a request are wrong; names each
+│   └── InvalidDag       the DAG cannot run as written
+├── Unauthenticated      no valid credentials
+│   └── BadCredentials   email and password do not belong together
+├── PermissionDenied     known, but not allowed
+├── NotFound             no such object, or none the caller may see
+├── AlreadyExists        name, email or version taken
+│   ├── IdempotencyKeyReused
+│   └── PluginVersionExists
+├── InvalidState         not in this state of the object
+├── SessionUnknown       the agent must introduce its session first
+├── SessionReplaced      another process runs with the agent's credential
+├── LimitExceeded        a size or count limit
+└── Unavailable          repeat the call
+
+One interceptor turns them into `google.rpc.Status`; nobody else catches them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """One wrong field: its path as in JSON (`dag.nodes[0].id`) and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class TowlineError(Exception):
+    """Base of all; `status` is the canonical gRPC code's name, `reason` a name of `ErrorReason`."""
+
+    status: ClassVar[str] = "INTERNAL"
+    reason: ClassVar[str] = "INTERNAL"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class InvalidArgument(TowlineError):
+    """Fields of a request are missing, malformed or out of bounds."""
+
+    status = "INVALID_ARGUMENT"
+    reason = "INVALID_ARGUMENT"
+
+    def __init__(self, violations: Sequence[Violation]) -> None:
+        self.violations = tuple(violations)
+        first, *others = (f"{v.field}: {v.message}" if v.field else v.message for v in self.violations)
+        super().__init__(f"{first} (and {len(others)} more)" if others else first)
+
+    @classmethod
+    def of(cls, field: str, message: str) -> "InvalidArgument":
+        """Returns the error for one field."""
+        return cls([Violation(field, message)])
+
+
+class InvalidDag(InvalidArgument):
+    """The DAG of a workflow cannot run as written."""
+
+    reason = "INVALID_DAG"
+
+
+class Unauthenticated(TowlineError):
+    """No credentials, or credentials that are malformed, expired or revoked."""
+
+    status = "UNAUTHENTICATED"
+    reason = "UNAUTHENTICATED"
+
+
+class BadCredentials(Unauthenticated):
+    """Email and password do not belong together."""
+
+    reason = "BAD_CREDENTIALS"
+
+
+class PermissionDenied(TowlineError):
+    """The caller is known and may not do this."""
+
+    status = "PERMISSION_DENIED"
+    reason = "PERMISSION_DENIED"
+
+
+class NotFound(TowlineError):
+    """No such object, or none that the caller may see."""
+
+    status = "NOT_FOUND"
+    reason = "NOT_FOUND"
+
+
+class AlreadyExists(TowlineError):
+    """An object with this name exists."""
+
+    status = "ALREADY_EXISTS"
+    reason = "ALREADY_EXISTS"
+
+
+class IdempotencyKeyReused(AlreadyExists):
+    """The idempotency key came with another request before."""
+
+    reason = "IDEMPOTENCY_KEY_REUSED"
+
+
+class PluginVersionExists(AlreadyExists):
+    """The version of the plugin exists with other bytes."""
+
+    reason = "PLUGIN_VERSION_EXISTS"
+
+
+class InvalidState(TowlineError):
+    """The object is in a state in which this cannot be done."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "INVALID_STATE"
+
+
+class SessionUnknown(TowlineError):
+    """The agent's session is not known: it must send its info first."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "SESSION_UNKNOWN"
+
+
+class SessionReplaced(TowlineError):
+    """Another process runs with the agent's credential and took over."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "SESSION_REPLACED"
+
+
+class LimitExceeded(TowlineError):
+    """A size or count limit was exceeded."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "LIMIT_EXCEEDED"
+
+
+class Unavailable(TowlineError):
+    """A part that is needed is away; the call may be repeated."""
+
+    status = "UNAVAILABLE"
+    reason = "UNAVAILABLE"

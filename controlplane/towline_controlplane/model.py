@@ -1,0 +1,345 @@
+"""The nouns of the control plane: frozen rows and state enums, with one meaning each.
+
+Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports nothing
+of ours.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class RunState(StrEnum):
+    """States of a run."""
+
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    PAUSED = "PAUSED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+
+class StepState(StrEnum):
+    """States of a step."""
+
+    WAITING = "WAITING"
+    READY = "READY"
+    LEASED = "LEASED"
+    PARKED = "PARKED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    SKIPPED = "SKIPPED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+
+
+class AttemptState(StrEnum):
+    """States of an attempt."""
+
+    OFFERED = "OFFERED"
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMED_OUT = "TIMED_OUT"
+    LOST = "LOST"
+
+
+class FailureClass(StrEnum):
+    """What a retry can do about a failure."""
+
+    TRANSIENT = "TRANSIENT"
+    PERMANENT = "PERMANENT"
+
+
+class ConditionType(StrEnum):
+    """When an edge is satisfied, decided once its source has ended."""
+
+    ALWAYS = "ALWAYS"
+    ON_SUCCESS = "ON_SUCCESS"
+    ON_FAILURE = "ON_FAILURE"
+    EXPRESSION = "EXPRESSION"
+
+
+class Join(StrEnum):
+    """When a node with several incoming edges runs, decided once all their sources have ended."""
+
+    ALL = "ALL"
+    ANY = "ANY"
+    ALL_DONE = "ALL_DONE"
+
+
+class SideEffects(StrEnum):
+    """What a rerun after a lost agent may do to the world."""
+
+    NONE = "NONE"
+    IDEMPOTENT = "IDEMPOTENT"
+    UNSAFE = "UNSAFE"
+
+
+class EventType(StrEnum):
+    """Kinds of lines in a run's history."""
+
+    RUN_CREATED = "RUN_CREATED"
+    RUN_STARTED = "RUN_STARTED"
+    RUN_PAUSED = "RUN_PAUSED"
+    RUN_RESUMED = "RUN_RESUMED"
+    RUN_CANCEL_REQUESTED = "RUN_CANCEL_REQUESTED"
+    RUN_SUCCEEDED = "RUN_SUCCEEDED"
+    RUN_FAILED = "RUN_FAILED"
+    RUN_CANCELLED = "RUN_CANCELLED"
+    RUN_TIMED_OUT = "RUN_TIMED_OUT"
+    STEP_READY = "STEP_READY"
+    STEP_OFFERED = "STEP_OFFERED"
+    STEP_STARTED = "STEP_STARTED"
+    STEP_OFFER_EXPIRED = "STEP_OFFER_EXPIRED"
+    STEP_ATTEMPT_FAILED = "STEP_ATTEMPT_FAILED"
+    STEP_ATTEMPT_LOST = "STEP_ATTEMPT_LOST"
+    STEP_RETRY_SCHEDULED = "STEP_RETRY_SCHEDULED"
+    STEP_SUCCEEDED = "STEP_SUCCEEDED"
+    STEP_FAILED = "STEP_FAILED"
+    STEP_SKIPPED = "STEP_SKIPPED"
+    STEP_CANCELLED = "STEP_CANCELLED"
+    STEP_TIMED_OUT = "STEP_TIMED_OUT"
+    STEP_PARKED = "STEP_PARKED"
+
+
+class Role(StrEnum):
+    """What a user may do."""
+
+    USER = "USER"
+    ADMIN = "ADMIN"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed. `code` is stable, `message` for people, `cause` the evidence."""
+
+    kind: FailureClass
+    code: str
+    message: str
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an attempt used."""
+
+    peak_memory_bytes: int = 0
+    cpu_seconds: float = 0.0
+    log_bytes: int = 0
+    """Size of its log in all, which may still be on its way."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An agent's claim on an attempt, as it presents it. `token_hash` is the SHA-256 of the token."""
+
+    run_id: str
+    node_id: str
+    attempt: int
+    epoch: int
+    token_hash: str
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One execution of a workflow version."""
+
+    id: str
+    workflow_id: str
+    version_id: str
+    owner_id: str
+    state: RunState
+    input: str
+    """JSON text."""
+    priority: int
+    labels: Mapping[str, str]
+    cancel_requested: bool
+    open_steps: int
+    """Steps that are not terminal."""
+    failed_steps: int
+    """Steps that FAILED or TIMED_OUT and have no ON_FAILURE edge, or were CANCELLED by their agent alone."""
+    event_count: int
+    """Number of the newest event."""
+    create_time: int
+    start_time: int | None = None
+    end_time: int | None = None
+    error: Failure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A node in a run."""
+
+    run_id: str
+    node_id: str
+    position: int
+    """Index of the node in the DAG."""
+    state: StepState
+    queue_id: str
+    priority: int
+    open_edges: int
+    """Incoming edges whose source has not ended."""
+    satisfied_edges: int = 0
+    attempt: int = 0
+    """Number of the newest attempt; 0 before the first hand-out."""
+    next_attempt: int = 1
+    """Number that the next hand-out carries; equals `attempt` after an offer that was not confirmed."""
+    failures: int = 0
+    losses: int = 0
+    epoch: int = 0
+    held: bool = False
+    """READY but gated, because its run is paused."""
+    fair_key: int = 0
+    """Order among steps of equal priority, fixed when the step is enqueued; the smallest goes first."""
+    not_before: int = 0
+    """Not handed out before; 0 means at once."""
+    config: str | None = None
+    """Rendered config as JSON text; None while the DAG's own config applies unchanged."""
+    output: str | None = None
+    error: Failure | None = None
+    agent_id: str | None = None
+    start_time: int | None = None
+    end_time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of a step, and the lease on it while it is open."""
+
+    run_id: str
+    node_id: str
+    number: int
+    execution_key: str
+    state: AttemptState
+    epoch: int
+    agent_id: str
+    session_id: str
+    token_hash: str
+    create_time: int
+    offer_expire_time: int
+    start_time: int | None = None
+    end_time: int | None = None
+    error: Failure | None = None
+    usage: Usage = field(default_factory=Usage)
+    report_digest: str | None = None
+    """SHA-256 of the accepted report, so that its repeat can be told from another result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of a run's history. `sequence` counts from 1 within the run, without gaps."""
+
+    run_id: str
+    sequence: int
+    time: int
+    type: EventType
+    node_id: str = ""
+    attempt: int = 0
+    details: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class PluginRef:
+    """The exact plugin that a node runs, fixed when its workflow version was created. A built-in has no digest."""
+
+    name: str
+    version: str
+    digest: str
+    entry_point: str
+    side_effects: SideEffects
+    timeout_ms: int = 0
+    memory_limit_mb: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A person who signs in."""
+
+    id: str
+    email: str
+    name: str
+    password_hash: str
+    role: Role
+    token_version: int
+    create_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workflow:
+    """A named DAG with an owner."""
+
+    id: str
+    owner_id: str
+    name: str
+    description: str
+    current_version: int
+    current_version_id: str
+    pinned_version_id: str | None
+    create_time: int
+    update_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowVersion:
+    """An immutable DAG: its JSON text as given, and the plugin of each node by node id."""
+
+    id: str
+    workflow_id: str
+    number: int
+    dag: str
+    plugins: Mapping[str, PluginRef]
+    create_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRecord:
+    """An enrolled agent and its session. `renewals` counts the Syncs of all its sessions."""
+
+    id: str
+    name: str
+    credential_hash: str
+    create_time: int
+    session_id: str | None = None
+    slots: int = 0
+    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    version: str = ""
+    hostname: str = ""
+    platform: str = ""
+    renewals: int = 0
+    lease_expire_time: int = 0
+    last_seen_time: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """A named plugin of the registry."""
+
+    id: str
+    name: str
+    description: str
+    owner_id: str
+    create_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class PluginVersion:
+    """An immutable bundle of a plugin. Schemas are JSON text."""
+
+    id: str
+    plugin_id: str
+    version: str
+    digest: str
+    size_bytes: int
+    entry_point: str
+    side_effects: SideEffects
+    timeout_ms: int
+    memory_limit_mb: int
+    config_schema: str
+    output_schema: str
+    enabled: bool
+    create_time: int

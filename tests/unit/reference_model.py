@@ -1,0 +1,271 @@
+"""The rules of a run, written to be obviously right: everything is worked out again from the list of what happened.
+
+Knows nothing of views, waves, counters or rows. A plan describes a workflow; `picture` says what its run looks like
+after some facts.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from towline_controlplane.model import ConditionType, Join, RunState, StepState
+
+
+class Undefined(Exception):
+    """An expression has no value."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What an expression sees of the nodes that have ended, and of the run's input."""
+
+    states: Mapping[str, StepState]
+    outputs: Mapping[str, int]
+    input: int
+
+    def output(self, node: str) -> int:
+        if node not in self.outputs:
+            raise Undefined
+        return self.outputs[node]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """An expression as the engine gets it, and what it means."""
+
+    cel: str
+    meaning: Callable[[Seen], Any]
+
+
+@dataclass(frozen=True)
+class PlannedEdge:
+    source: str
+    target: str
+    condition: ConditionType
+    formula: Formula | None = None
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    id: str
+    join: Join = Join.ALL
+    unsafe: bool = False
+    max_attempts: int = 1
+    max_lost: int = 0
+    config: Formula | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Nodes in topological order."""
+
+    nodes: Sequence[PlannedNode]
+    edges: Sequence[PlannedEdge]
+    input: int = 0
+
+    def into(self, node: str) -> list[PlannedEdge]:
+        return [edge for edge in self.edges if edge.target == node]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "nodes": [
+                {
+                    "id": node.id,
+                    "type": "T",
+                    "join": node.join.value,
+                    "sideEffects": "UNSAFE" if node.unsafe else "IDEMPOTENT",
+                    "retryConfig": {"maxAttempts": node.max_attempts, "maxLost": node.max_lost},
+                    "config": {"value": f"${{{{ {node.config.cel} }}}}"} if node.config else {},
+                }
+                for node in self.nodes
+            ],
+            "edges": [
+                {
+                    "from": edge.source,
+                    "to": edge.target,
+                    "condition": {"type": edge.condition.value}
+                    | ({"expression": f.cel} if (f := edge.formula) else {}),
+                }
+                for edge in self.edges
+            ],
+        }
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something that happened: to a node, or with an empty node to the run."""
+
+    what: str
+    node: str = ""
+    output: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.node}".strip()
+
+
+HAND_OUT, CONFIRM, EXPIRE, LOSE, LEAVE = "hand out", "confirm", "expire", "lose", "leave"
+SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP = "succeed", "fail", "fail for good", "time out", "stop"
+PAUSE, RESUME, CANCEL = "pause", "resume", "cancel"
+
+_ENDS_A_HOLD = {EXPIRE, LOSE, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP}
+_STARTS = {CONFIRM, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP}
+_UNMET = {StepState.WAITING, StepState.READY, StepState.LEASED, StepState.PARKED}
+_FAILED = {StepState.FAILED, StepState.TIMED_OUT}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A run as it is to be."""
+
+    states: Mapping[str, StepState]
+    run: RunState
+    open_steps: int
+    failed_steps: int
+    held: frozenset[str]
+    attempts: Mapping[str, int]
+    """Number of the newest attempt."""
+    epochs: Mapping[str, int]
+    configs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Rendered values of the nodes that became READY and have a formula."""
+
+
+def picture(plan: Plan, facts: Sequence[Fact]) -> Picture:
+    """Works out what the run looks like after `facts`."""
+    states, configs = _states(plan, facts)
+    still_open = [node for node, state in states.items() if state in _UNMET]
+    failed = [node for node, state in states.items() if _fails_run(plan, node, state, facts)]
+    paused, _ = _gate(facts)
+    return Picture(
+        states=states,
+        run=_run_state(facts, bool(still_open), bool(failed)),
+        open_steps=len(still_open),
+        failed_steps=len(failed),
+        held=frozenset(node for node, state in states.items() if state is StepState.READY and paused),
+        attempts={node.id: _newest_attempt(_of(facts, node.id)) for node in plan.nodes},
+        epochs={node.id: sum(fact.what == HAND_OUT for fact in _of(facts, node.id)) for node in plan.nodes},
+        configs=configs,
+    )
+
+
+def _states(plan: Plan, facts: Sequence[Fact]) -> tuple[dict[str, StepState], dict[str, Any]]:
+    cancel = next((index for index, fact in enumerate(facts) if fact.what == CANCEL), None)
+    if cancel is None:
+        return _uncancelled_states(plan, facts)
+    states, configs = _uncancelled_states(plan, facts[:cancel])
+    for node, state in states.items():
+        given_back = any(fact.what in _ENDS_A_HOLD for fact in _of(facts[cancel:], node))
+        if state in _UNMET and (state is not StepState.LEASED or given_back):
+            states[node] = StepState.CANCELLED
+    return states, configs
+
+
+def _uncancelled_states(plan: Plan, facts: Sequence[Fact]) -> tuple[dict[str, StepState], dict[str, Any]]:
+    outputs = {fact.node: fact.output for fact in facts if fact.what == SUCCEED}
+    states: dict[str, StepState] = {}
+    configs: dict[str, Any] = {}
+    for node in plan.nodes:
+        seen = Seen(states, outputs, plan.input)
+        before_hand_out = _before_hand_out(plan, node, seen, configs)
+        states[node.id] = _after_hand_out(node, _of(facts, node.id)) or before_hand_out
+    return states, configs
+
+
+def _before_hand_out(plan: Plan, node: PlannedNode, seen: Seen, configs: dict[str, Any]) -> StepState:
+    edges = plan.into(node.id)
+    if any(seen.states[edge.source] in _UNMET for edge in edges):
+        return StepState.WAITING
+    try:
+        satisfied = [_is_satisfied(edge, seen) for edge in edges]
+        joins = {Join.ALL: all(satisfied), Join.ANY: any(satisfied) or not edges, Join.ALL_DONE: True}
+        if not joins[node.join]:
+            return StepState.SKIPPED
+        if node.config:
+            configs[node.id] = node.config.meaning(seen)
+    except Undefined:
+        return StepState.FAILED
+    return StepState.READY
+
+
+def _is_satisfied(edge: PlannedEdge, seen: Seen) -> bool:
+    state = seen.states[edge.source]
+    if edge.condition is ConditionType.ALWAYS:
+        return True
+    if edge.condition is ConditionType.ON_SUCCESS:
+        return state is StepState.SUCCEEDED
+    if edge.condition is ConditionType.ON_FAILURE:
+        return state in _FAILED
+    assert edge.formula is not None
+    return state is not StepState.SKIPPED and edge.formula.meaning(seen)
+
+
+def _after_hand_out(node: PlannedNode, facts: Sequence[Fact]) -> StepState | None:
+    """Follows a node from its first hand-out; None if there was none."""
+    state = None
+    failures = losses = 0
+    for fact in facts:
+        if fact.what == HAND_OUT:
+            state = StepState.LEASED
+        elif fact.what == SUCCEED:
+            state = StepState.SUCCEEDED
+        elif fact.what == STOP:
+            state = StepState.CANCELLED
+        elif fact.what == EXPIRE:
+            state = StepState.PARKED if node.unsafe else StepState.READY
+        elif fact.what == FAIL_FOR_GOOD:
+            state = StepState.FAILED
+        elif fact.what in (FAIL, TIME_OUT):
+            failures += 1
+            last = StepState.FAILED if fact.what == FAIL else StepState.TIMED_OUT
+            state = StepState.READY if failures < node.max_attempts else last
+        elif fact.what in (LOSE, LEAVE):
+            losses += 1
+            state = StepState.READY if losses <= node.max_lost else StepState.FAILED
+            state = StepState.PARKED if node.unsafe else state
+    return state
+
+
+def _newest_attempt(facts: Sequence[Fact]) -> int:
+    """Numbers go up when an attempt that had started is over; an offer that lapsed keeps its number for the next."""
+    number = over = 0
+    for fact in facts:
+        if fact.what == HAND_OUT:
+            number = over + 1
+        elif fact.what in _ENDS_A_HOLD - {EXPIRE}:
+            over += 1
+    return number
+
+
+def _fails_run(plan: Plan, node: str, state: StepState, facts: Sequence[Fact]) -> bool:
+    if state is StepState.CANCELLED:
+        stopped = next((index for index, fact in enumerate(facts) if fact == Fact(STOP, node)), None)
+        return stopped is not None and Fact(CANCEL) not in facts[:stopped]
+    handled = any(edge.source == node and edge.condition is ConditionType.ON_FAILURE for edge in plan.edges)
+    return state in _FAILED and not handled
+
+
+def _run_state(facts: Sequence[Fact], is_open: bool, has_failed: bool) -> RunState:
+    if not is_open:
+        if Fact(CANCEL) in facts:
+            return RunState.CANCELLED
+        return RunState.FAILED if has_failed else RunState.SUCCEEDED
+    paused, resumed = _gate(facts)
+    if paused:
+        return RunState.PAUSED
+    begun = resumed or any(fact.what in _STARTS for fact in facts)
+    return RunState.RUNNING if begun else RunState.PENDING
+
+
+def _gate(facts: Sequence[Fact]) -> tuple[bool, bool]:
+    """Tells whether the run is paused, and whether it was resumed before."""
+    paused = resumed = cancelled = False
+    for fact in facts:
+        cancelled = cancelled or fact.what == CANCEL
+        if fact.what == PAUSE and not cancelled:
+            paused = True
+        if fact.what == RESUME and paused:
+            paused, resumed = False, True
+    return paused, resumed
+
+
+def _of(facts: Sequence[Fact], node: str) -> list[Fact]:
+    return [fact for fact in facts if fact.node == node]

@@ -1,0 +1,48 @@
+"""The engine decides and does nothing else: its imports show it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import towline_controlplane.engine
+
+ENGINE = Path(towline_controlplane.engine.__file__ or "").parent
+ALLOWED = {
+    *("collections", "dataclasses", "difflib", "enum", "functools", "hashlib", "itertools", "json", "re", "typing"),
+    *("cel_expr_python", "towline_controlplane"),
+}
+OWN = {"towline_controlplane.engine", "towline_controlplane.model", "towline_controlplane.errors"}
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports name their module in full"
+            names.add(node.module or "")
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(ENGINE.glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_imports_nothing_that_acts(path: Path) -> None:
+    names = imported(path)
+    assert {name.partition(".")[0] for name in names} <= ALLOWED
+    own = {".".join(name.split(".")[:2]) for name in names if name.startswith("towline_controlplane")}
+    assert own <= OWN
+
+
+@pytest.mark.parametrize("path", sorted(ENGINE.glob("*.py")), ids=lambda path: path.stem)
+def test_a_module_calls_no_interpreter_and_opens_no_file(path: Path) -> None:
+    called = {
+        node.func.id
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
+    assert called & {"eval", "exec", "compile", "open", "__import__", "print", "input"} == set()
+
+
+def test_the_check_sees_every_module() -> None:
+    assert {"advance", "draft", "graph", "expressions"} <= {path.stem for path in ENGINE.glob("*.py")}
