@@ -1,0 +1,108 @@
+"""What can be handed out, what is held, and what has lapsed.
+
+A lease is open while its attempt is, and current while its step is LEASED on that attempt and epoch; an offer that
+went back keeps its attempt open, but not its lease.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, FromClause, and_, select, text
+
+from towline_controlplane.model import Attempt, Step, StepState
+from towline_controlplane.store import tables
+from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.rows import ATTEMPT
+from towline_controlplane.store.runs import load_steps
+from towline_controlplane.store.statements import Statement
+
+# The order of the columns is that of the claims; all are in the index, so that no row is read in vain.
+_CANDIDATES = Statement(
+    "SELECT -priority, fair_key, run_id, position, node_id FROM steps s"  # noqa: S608
+    f" WHERE queue_id = ? AND {tables.CLAIMABLE} AND not_before <= ?"
+    " ORDER BY priority DESC, fair_key, run_id, position LIMIT ? {claim}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenLease:
+    """An attempt that its agent holds, and whether its run is being cancelled."""
+
+    attempt: Attempt
+    cancel_requested: bool
+
+
+def select_claimable(tx: Transaction, queue_ids: Collection[str], limit: int) -> list[Step]:
+    """Returns READY steps that are not held and due, the most urgent of all queues first.
+
+    They are the transaction's own: another one that asks meanwhile gets others.
+    """
+    candidates = sorted(
+        row for queue_id in sorted(set(queue_ids)) for row in tx.fetch(_CANDIDATES, queue_id, tx.now, limit)
+    )
+    keys = [(run_id, node_id) for *_, run_id, _, node_id in candidates[:limit]]
+    steps = {(step.run_id, step.node_id): step for step in load_steps(tx, keys)}
+    return [steps[key] for key in keys]
+
+
+def expired_offers(tx: Transaction, limit: int) -> list[tuple[str, str]]:
+    """Returns the steps (run id, node id) whose current offer has lapsed unconfirmed, the oldest first."""
+    attempts = tables.attempts.c
+    query = (
+        select(attempts.run_id, attempts.node_id)
+        .select_from(held_attempts())
+        .where(text(f"attempts.{tables.OFFERED}"), attempts.offer_expire_time <= tx.now)
+        .order_by(attempts.offer_expire_time)
+        .limit(limit)
+    )
+    return [(run_id, node_id) for run_id, node_id in tx.connection.execute(query)]
+
+
+def open_leases(tx: Transaction, agent_id: str) -> list[OpenLease]:
+    """Returns what an agent holds: open attempts on which steps are LEASED."""
+    attempts, runs = tables.attempts, tables.runs
+    query = (
+        select(*ATTEMPT.columns(attempts), runs.c.cancel_requested)
+        .select_from(held_attempts().join(runs, runs.c.id == attempts.c.run_id))
+        .where(attempts.c.end_time.is_(None), attempts.c.agent_id == agent_id)
+    )
+    return [OpenLease(ATTEMPT.load(row[:-1]), row[-1]) for row in tx.connection.execute(query)]
+
+
+def leases_of_other_sessions(tx: Transaction, agent_id: str, session_id: str) -> list[Attempt]:
+    """Returns what an agent holds from sessions other than `session_id`."""
+    attempts = tables.attempts.c
+    query = (
+        select(*ATTEMPT.columns(tables.attempts))
+        .select_from(held_attempts())
+        .where(attempts.end_time.is_(None), attempts.agent_id == agent_id, attempts.session_id != session_id)
+    )
+    return ATTEMPT.all(tx.connection, query)
+
+
+def due_after(tx: Transaction, after: int, limit: int) -> list[tuple[int, str]]:
+    """Returns (not_before, queue id) of the delayed READY steps that fall due after `after`, the earliest first."""
+    steps = tables.steps.c
+    query = (
+        select(steps.not_before, steps.queue_id)
+        .where(text(tables.DELAYED), steps.not_before > after)
+        .order_by(steps.not_before)
+        .limit(limit)
+    )
+    return [(not_before, queue_id) for not_before, queue_id in tx.connection.execute(query)]
+
+
+def held_attempts() -> FromClause:
+    """Returns the join of attempts with the steps that are LEASED on them."""
+    return tables.attempts.join(tables.steps, _is_current(tables.attempts.c, tables.steps.c))
+
+
+def _is_current(attempts: Any, steps: Any) -> ColumnElement[bool]:
+    return and_(
+        steps.run_id == attempts.run_id,
+        steps.node_id == attempts.node_id,
+        steps.attempt == attempts.number,
+        steps.epoch == attempts.epoch,
+        steps.state == StepState.LEASED.value,
+    )

@@ -1,0 +1,164 @@
+"""Between rows and the nouns of the model: one column per field, in the order of the fields.
+
+Enums are stored by value, failures, usages and mappings as JSON text, everything else as it is.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter, itemgetter
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Select, Table
+from sqlalchemy.dialects import sqlite
+
+from towline_controlplane.model import (
+    AgentRecord,
+    Attempt,
+    AttemptState,
+    Event,
+    EventType,
+    Failure,
+    FailureClass,
+    Plugin,
+    PluginRef,
+    PluginVersion,
+    Role,
+    Run,
+    RunState,
+    SideEffects,
+    Step,
+    StepState,
+    Usage,
+    User,
+    Workflow,
+    WorkflowVersion,
+)
+
+T = TypeVar("T")
+
+_INSERTS = {"sqlite": sqlite.insert}
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """How a field becomes a column and back."""
+
+    store: Callable[[Any], object]
+    load: Callable[[Any], Any]
+
+
+class Mapped(Generic[T]):
+    """A dataclass and its columns; `conversions` names the fields that are not stored as they are."""
+
+    def __init__(self, kind: type[T], **conversions: Conversion) -> None:
+        self.names = tuple(field.name for field in fields(kind))  # pyright: ignore[reportArgumentType]
+        self._kind = kind
+        self._values = attrgetter(*self.names)
+        self._conversions = [(self.names.index(name), conversion) for name, conversion in conversions.items()]
+
+    def load(self, row: Sequence[Any]) -> T:
+        """Returns the object of a row whose columns are `names`."""
+        values = list(row)
+        for index, conversion in self._conversions:
+            values[index] = conversion.load(values[index])
+        return self._kind(*values)
+
+    def values(self, item: T) -> list[Any]:
+        """Returns the columns of an object, in the order of `names`."""
+        values = list(self._values(item))
+        for index, conversion in self._conversions:
+            values[index] = conversion.store(values[index])
+        return values
+
+    def row(self, item: T) -> dict[str, Any]:
+        """Returns the columns of an object by name."""
+        return dict(zip(self.names, self.values(item), strict=True))
+
+    def picker(self, names: Iterable[str]) -> Callable[[T], Sequence[Any]]:
+        """Returns what takes some columns of an object, in the order of `names`."""
+        pick = itemgetter(*(self.names.index(name) for name in names))
+        return lambda item: pick(self.values(item))
+
+    def columns(self, *tables: Table) -> list[ColumnElement[Any]]:
+        """Returns the columns in the order of `names`, each from the first of the tables that has it."""
+        return [next(table.c[name] for table in tables if name in table.c) for name in self.names]
+
+    def all(self, connection: Connection, query: Select[Any]) -> list[T]:
+        """Returns the objects of a query for `columns`."""
+        return [self.load(row) for row in connection.execute(query)]
+
+    def first(self, connection: Connection, query: Select[Any]) -> T | None:
+        """Returns the object of the first row of a query for `columns`."""
+        row = connection.execute(query).first()
+        return None if row is None else self.load(row)
+
+
+def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, Any]) -> bool:
+    """Inserts a row unless one of its unique keys is taken; tells whether it did. The transaction stays usable."""
+    dialect_insert = _INSERTS[connection.dialect.name]
+    statement = dialect_insert(table).values(row).on_conflict_do_nothing()
+    return connection.execute(statement).rowcount == 1
+
+
+to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Returns compact JSON text."""
+
+
+def _failure_to_json(failure: Failure | None) -> str | None:
+    return None if failure is None else to_json(asdict(failure))
+
+
+def _failure_from_json(text: str | None) -> Failure | None:
+    return None if text is None else _failure(**json.loads(text))
+
+
+def _failure(kind: str, **values: Any) -> Failure:
+    return Failure(FailureClass(kind), **values)
+
+
+def _usage_to_json(usage: Usage) -> str:
+    return to_json(
+        {
+            "peak_memory_bytes": usage.peak_memory_bytes,
+            "cpu_seconds": usage.cpu_seconds,
+            "log_bytes": usage.log_bytes,
+        }
+    )
+
+
+def _usage_from_json(text: str) -> Usage:
+    return Usage(**json.loads(text))
+
+
+def _refs_to_json(refs: Mapping[str, PluginRef]) -> str:
+    return to_json({node_id: asdict(ref) for node_id, ref in refs.items()})
+
+
+def _refs_from_json(text: str) -> dict[str, PluginRef]:
+    return {node_id: _ref(**values) for node_id, values in json.loads(text).items()}
+
+
+def _ref(side_effects: str, **values: Any) -> PluginRef:
+    return PluginRef(side_effects=SideEffects(side_effects), **values)
+
+
+def _enum(kind: type[Any]) -> Conversion:
+    return Conversion(attrgetter("_value_"), kind)
+
+
+_BOOLEAN = Conversion(bool, bool)
+_MAPPING = Conversion(to_json, json.loads)
+_FAILURE = Conversion(_failure_to_json, _failure_from_json)
+_USAGE = Conversion(_usage_to_json, _usage_from_json)
+
+RUN = Mapped(Run, state=_enum(RunState), labels=_MAPPING, cancel_requested=_BOOLEAN, error=_FAILURE)
+STEP = Mapped(Step, state=_enum(StepState), held=_BOOLEAN, error=_FAILURE)
+ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAGE)
+EVENT = Mapped(Event, type=_enum(EventType), details=_MAPPING)
+USER = Mapped(User, role=_enum(Role))
+WORKFLOW = Mapped(Workflow)
+WORKFLOW_VERSION = Mapped(WorkflowVersion, plugins=Conversion(_refs_to_json, _refs_from_json))
+AGENT = Mapped(AgentRecord, labels=_MAPPING)
+PLUGIN = Mapped(Plugin)
+PLUGIN_VERSION = Mapped(PluginVersion, side_effects=_enum(SideEffects), enabled=_BOOLEAN)

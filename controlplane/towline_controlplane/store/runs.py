@@ -1,0 +1,210 @@
+"""Runs with their steps, attempts and history: loaded by key, saved many at a time, listed page by page."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Select, select, tuple_
+
+from towline_controlplane.model import Attempt, Event, Run, RunState, Step
+from towline_controlplane.store import tables
+from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.rows import ATTEMPT, EVENT, RUN, STEP, insert_if_absent
+from towline_controlplane.store.statements import Statement, as_json, insert, listed, update, upsert
+
+StepKey = tuple[str, str]
+"""Run id and node id."""
+
+_RUN_ROW = tuple(name for name in RUN.names if name != "input")
+_RUN_CHANGES = (
+    *("state", "cancel_requested", "open_steps", "failed_steps"),
+    *("event_count", "start_time", "end_time", "error"),
+)
+_STEP_KEY = ("run_id", "node_id")
+_STEP_CHANGES = tuple(name for name in STEP.names if name not in (*_STEP_KEY, "position"))
+
+_INSERT_RUN = Statement(insert("runs", _RUN_ROW))
+_INSERT_INPUT = Statement(insert("run_inputs", ("run_id", "input")))
+_INSERT_STEP = Statement(insert("steps", STEP.names))
+_INSERT_EVENT = Statement(insert("events", EVENT.names))
+_UPDATE_RUN = Statement(update("runs", _RUN_CHANGES, key=("id",)))
+_UPDATE_STEP = Statement(update("steps", _STEP_CHANGES, key=_STEP_KEY))
+_PUT_ATTEMPT_IF_OPEN = Statement(
+    upsert("attempts", ATTEMPT.names, key=("run_id", "node_id", "number")) + " WHERE attempts.end_time IS NULL"
+)
+
+_RUN_LIST = ", ".join("i.input" if name == "input" else f"r.{name}" for name in RUN.names)
+_LOCK_RUNS = Statement(
+    f"SELECT {_RUN_LIST} FROM runs r JOIN run_inputs i ON i.run_id = r.id"  # noqa: S608
+    " WHERE r.id IN {ids} ORDER BY r.id {lock}"
+)
+_LOAD_STEPS = Statement(
+    f"SELECT {listed(STEP.names, 's')} FROM {{keys}} CROSS JOIN steps s"  # noqa: S608
+    " WHERE s.run_id = k.run_id AND s.node_id = k.node_id"
+)
+_LOAD_ATTEMPTS = Statement(
+    f"SELECT {listed(ATTEMPT.names, 'a')} FROM {{keys}} CROSS JOIN steps s CROSS JOIN attempts a"  # noqa: S608
+    " WHERE s.run_id = k.run_id AND s.node_id = k.node_id"
+    " AND a.run_id = s.run_id AND a.node_id = s.node_id AND a.number = s.attempt"
+)
+_LOAD_OUTPUTS = Statement(
+    "SELECT s.run_id, s.node_id, s.output FROM {keys} CROSS JOIN steps s"
+    " WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND s.state = 'SUCCEEDED' AND s.output IS NOT NULL"
+)
+
+_new_run = RUN.picker(_RUN_ROW)
+_changed_run = RUN.picker((*_RUN_CHANGES, "id"))
+_changed_step = STEP.picker((*_STEP_CHANGES, *_STEP_KEY))
+
+
+class RowMissing(Exception):
+    """A row to change is not there, or is an attempt that has ended: a defect of the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """What a list of runs is narrowed to; None means all."""
+
+    owner_id: str | None = None
+    workflow_id: str | None = None
+    state: RunState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedRequest:
+    """The request that came with an idempotency key first."""
+
+    digest: str
+    run_id: str
+
+
+def insert_run(tx: Transaction, run: Run, steps: Iterable[Step], events: Iterable[Event]) -> None:
+    """Inserts a run with all its steps and first events."""
+    tx.execute_many(_INSERT_RUN, [_new_run(run)])
+    tx.execute_many(_INSERT_INPUT, [(run.id, run.input)])
+    tx.execute_many(_INSERT_STEP, [STEP.values(step) for step in steps])
+    tx.execute_many(_INSERT_EVENT, [EVENT.values(event) for event in events])
+
+
+def lock_runs(tx: Transaction, run_ids: Collection[str]) -> dict[str, Run]:
+    """Returns those of the runs that exist by id, locked in the order of their ids until the transaction ends."""
+    return {run.id: run for run in map(RUN.load, tx.fetch(_LOCK_RUNS, as_json(run_ids)))}
+
+
+def load_steps(tx: Transaction, keys: Collection[StepKey]) -> list[Step]:
+    """Returns those of the steps that exist, each once."""
+    return [STEP.load(row) for row in tx.fetch(_LOAD_STEPS, as_json(keys))]
+
+
+def load_newest_attempts(tx: Transaction, keys: Collection[StepKey]) -> list[Attempt]:
+    """Returns the newest attempt of each of the steps that has one."""
+    return [ATTEMPT.load(row) for row in tx.fetch(_LOAD_ATTEMPTS, as_json(keys))]
+
+
+def load_outputs(tx: Transaction, keys: Collection[StepKey]) -> dict[StepKey, str]:
+    """Returns the outputs (JSON text) of those of the steps that SUCCEEDED with one."""
+    return {(run_id, node_id): output for run_id, node_id, output in tx.fetch(_LOAD_OUTPUTS, as_json(keys))}
+
+
+def load_open_steps(tx: Transaction, run_id: str) -> list[Step]:
+    """Returns the steps of a run that have not ended, in the order of the DAG."""
+    steps = tables.steps.c
+    return STEP.all(tx.connection, _steps(run_id).where(steps.end_time.is_(None)).order_by(steps.position))
+
+
+def save_changes(
+    tx: Transaction,
+    runs: Iterable[Run] = (),
+    steps: Iterable[Step] = (),
+    attempts: Iterable[Attempt] = (),
+    events: Iterable[Event] = (),
+) -> None:
+    """Updates runs and steps, inserts or replaces attempts, inserts events, all in the order given.
+
+    Raises RowMissing when a run or step is not there, or when an attempt has ended before (I1). What is fixed when a
+    run is created (owner, input, labels, position, …) is left as it is.
+    """
+    _must_change(tx, _UPDATE_RUN, [_changed_run(run) for run in runs])
+    _must_change(tx, _UPDATE_STEP, [_changed_step(step) for step in steps])
+    _must_change(tx, _PUT_ATTEMPT_IF_OPEN, [ATTEMPT.values(attempt) for attempt in attempts])
+    tx.execute_many(_INSERT_EVENT, [EVENT.values(event) for event in events])
+
+
+def get_run(tx: Transaction, run_id: str, owner_id: str | None) -> Run | None:
+    """Returns a run if it is the owner's; owner None sees all."""
+    query = _runs(RunFilter(owner_id=owner_id)).where(tables.runs.c.id == run_id)
+    return RUN.first(tx.connection, query)
+
+
+def list_runs(tx: Transaction, narrow: RunFilter, after: tuple[int, str] | None, limit: int) -> list[Run]:
+    """Returns runs, newest first, from behind `after` (create time and id of the last one seen)."""
+    runs = tables.runs.c
+    query = _runs(narrow).order_by(runs.create_time.desc(), runs.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(tuple_(runs.create_time, runs.id) < after)
+    return RUN.all(tx.connection, query)
+
+
+def list_steps(tx: Transaction, run_id: str, after_position: int, limit: int) -> list[Step]:
+    """Returns steps in the order of the DAG, from behind `after_position` (-1: from the first)."""
+    position = tables.steps.c.position
+    return STEP.all(tx.connection, _steps(run_id).where(position > after_position).order_by(position).limit(limit))
+
+
+def get_step(tx: Transaction, run_id: str, node_id: str) -> Step | None:
+    """Returns a step."""
+    return STEP.first(tx.connection, _steps(run_id).where(tables.steps.c.node_id == node_id))
+
+
+def list_attempts(tx: Transaction, run_id: str, node_id: str) -> list[Attempt]:
+    """Returns the attempts of a step in the order of their numbers."""
+    attempts = tables.attempts.c
+    query = select(*ATTEMPT.columns(tables.attempts)).where(attempts.run_id == run_id, attempts.node_id == node_id)
+    return ATTEMPT.all(tx.connection, query.order_by(attempts.number))
+
+
+def list_events(tx: Transaction, run_id: str, after_sequence: int, limit: int) -> list[Event]:
+    """Returns events in order, from behind `after_sequence` (0: from the first)."""
+    events = tables.events.c
+    query = select(*EVENT.columns(tables.events)).where(events.run_id == run_id, events.sequence > after_sequence)
+    return EVENT.all(tx.connection, query.order_by(events.sequence).limit(limit))
+
+
+def output_steps(tx: Transaction, run_id: str, node_ids: Iterable[str]) -> dict[str, str]:
+    """Returns by node id the outputs (JSON text) of those of the nodes that SUCCEEDED with one."""
+    outputs = load_outputs(tx, [(run_id, node_id) for node_id in node_ids])
+    return {node_id: output for (_, node_id), output in outputs.items()}
+
+
+def remember_request(
+    tx: Transaction, owner_id: str, request_id: str, digest: str, run_id: str
+) -> RememberedRequest | None:
+    """Takes an owner's idempotency key for a run and returns None; if it is taken, returns for what (I10)."""
+    requests = tables.requests
+    row = {"owner_id": owner_id, "request_id": request_id, "digest": digest, "run_id": run_id, "create_time": tx.now}
+    if insert_if_absent(tx.connection, requests, row):
+        return None
+    query = select(requests.c.digest, requests.c.run_id)
+    known = query.where(requests.c.owner_id == owner_id, requests.c.request_id == request_id)
+    return RememberedRequest(*tx.connection.execute(known).one())
+
+
+def _must_change(tx: Transaction, statement: Statement, rows: Sequence[Sequence[object]]) -> None:
+    changed = tx.execute_many(statement, rows)
+    if changed != len(rows):
+        raise RowMissing(f"{changed} of {len(rows)} rows changed: {statement.text[tx.dialect][:60]}…")
+
+
+def _runs(narrow: RunFilter) -> Select[Any]:
+    runs, inputs = tables.runs, tables.run_inputs
+    wanted = {
+        runs.c.owner_id: narrow.owner_id,
+        runs.c.workflow_id: narrow.workflow_id,
+        runs.c.state: narrow.state and narrow.state.value,
+    }
+    query = select(*RUN.columns(runs, inputs)).select_from(runs.join(inputs))
+    return query.where(*(column == value for column, value in wanted.items() if value is not None))
+
+
+def _steps(run_id: str) -> Select[Any]:
+    return select(*STEP.columns(tables.steps)).where(tables.steps.c.run_id == run_id)

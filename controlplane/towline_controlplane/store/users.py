@@ -1,0 +1,33 @@
+"""The people who sign in."""
+
+from sqlalchemy import func, select
+
+from towline_controlplane.errors import AlreadyExists
+from towline_controlplane.model import Role, User
+from towline_controlplane.store import tables
+from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.rows import USER, insert_if_absent
+
+_COLUMNS = USER.columns(tables.users)
+
+
+def insert_user(tx: Transaction, user: User) -> None:
+    """Inserts a user; raises AlreadyExists if the email, which the caller has normalised, is taken."""
+    if not insert_if_absent(tx.connection, tables.users, USER.row(user)):
+        raise AlreadyExists("a user with this email exists")
+
+
+def get_user(tx: Transaction, user_id: str) -> User | None:
+    """Returns a user."""
+    return USER.first(tx.connection, select(*_COLUMNS).where(tables.users.c.id == user_id))
+
+
+def find_by_email(tx: Transaction, email: str) -> User | None:
+    """Returns the user with exactly this email."""
+    return USER.first(tx.connection, select(*_COLUMNS).where(tables.users.c.email == email))
+
+
+def count_admins(tx: Transaction) -> int:
+    """Returns how many users are admins."""
+    query = select(func.count()).select_from(tables.users).where(tables.users.c.role == Role.ADMIN.value)
+    return tx.connection.execute(query).scalar_one()

@@ -1,0 +1,143 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+from store_samples import Store, a_step, add_agent, add_lease, add_run, an_agent
+
+from towline_controlplane.errors import AlreadyExists
+from towline_controlplane.model import AttemptState, StepState
+from towline_controlplane.store import agents, runs
+from towline_controlplane.store.agents import LeaseClock, SessionInfo
+
+INFO = SessionInfo(slots=4, labels={"zone": "a"}, version="1.0", hostname="host", platform="linux/x86_64")
+
+
+def test_an_agent_is_stored_with_every_field(store: Store) -> None:
+    full = an_agent(
+        session_id="session-1",
+        slots=2,
+        labels={"gpu": "yes"},
+        version="1",
+        hostname="host",
+        platform="linux",
+        renewals=7,
+        lease_expire_time=8,
+        last_seen_time=9,
+    )
+    store.write(agents.insert_agent, full)
+    assert store.read(agents.get_agent, "agent-1") == full
+    assert store.read(agents.find_by_credential, full.credential_hash) == full
+
+
+def test_an_unknown_agent_or_credential_is_none(store: Store) -> None:
+    store.write(add_agent)
+    assert store.read(agents.get_agent, "none") is None
+    assert store.read(agents.find_by_credential, "none") is None
+
+
+def test_the_name_of_an_agent_is_taken_once(store: Store) -> None:
+    store.write(add_agent)
+    with pytest.raises(AlreadyExists, match="name of agent-1"):
+        store.write(add_agent, "agent-2", name="name of agent-1")
+    assert store.read(agents.get_agent, "agent-2") is None
+
+
+def test_a_session_replaces_the_one_before(store: Store) -> None:
+    agent = store.write(add_agent)
+    assert store.write(agents.open_session, "agent-1", "session-1", INFO, 5_000)
+    store.clock.now += 1
+    assert store.write(agents.open_session, "agent-1", "session-2", INFO, 6_000)
+    assert store.read(agents.get_agent, "agent-1") == replace(
+        agent,
+        session_id="session-2",
+        slots=4,
+        labels={"zone": "a"},
+        version="1.0",
+        hostname="host",
+        platform="linux/x86_64",
+        renewals=2,
+        lease_expire_time=6_000,
+        last_seen_time=1_000_001,
+    )
+
+
+def test_an_unknown_agent_opens_no_session(store: Store) -> None:
+    assert not store.write(agents.open_session, "none", "session-1", INFO, 5_000)
+
+
+def test_only_the_session_of_the_agent_renews(store: Store) -> None:
+    store.write(add_agent)
+    assert not store.write(agents.renew_if_session, "agent-1", "session-1", 5_000)
+    store.write(agents.open_session, "agent-1", "session-1", INFO, 5_000)
+    before = store.read(agents.get_agent, "agent-1")
+    assert before is not None
+    assert not store.write(agents.renew_if_session, "agent-1", "session-2", 9_000)
+    assert not store.write(agents.renew_if_session, "none", "session-1", 9_000)
+    assert store.read(agents.get_agent, "agent-1") == before
+    store.clock.now += 10
+    assert store.write(agents.renew_if_session, "agent-1", "session-1", 7_000)
+    renewed = replace(before, renewals=2, lease_expire_time=7_000, last_seen_time=1_000_010)
+    assert store.read(agents.get_agent, "agent-1") == renewed
+
+
+def test_agents_are_listed_by_name_with_what_they_hold(store: Store) -> None:
+    for agent_id, name in [("agent-1", "b"), ("agent-2", "a"), ("agent-3", "c")]:
+        store.write(add_agent, agent_id, name=name)
+    store.write(add_run, steps=tuple(a_step(node_id=node) for node in "abcd"))
+    store.write(add_lease, "run-1", "a")
+    store.write(add_lease, "run-1", "b", state=AttemptState.RUNNING)
+    store.write(add_lease, "run-1", "c", state=AttemptState.SUCCEEDED)
+    store.write(add_lease, "run-1", "d")
+    store.write(runs.save_changes, steps=[a_step(node_id="d", state=StepState.READY, attempt=1, epoch=1)])
+    listed = store.read(agents.list_agents, "", 10)
+    assert [(item.agent.name, item.running) for item in listed] == [("a", 0), ("b", 2), ("c", 0)]
+    assert [item.agent.name for item in store.read(agents.list_agents, "a", 1)] == ["b"]
+    assert store.read(agents.list_agents, "c", 10) == []
+
+
+def test_lease_clocks_are_those_of_agents_that_hold_attempts(store: Store) -> None:
+    for agent_id in ("agent-1", "agent-2", "agent-3", "agent-4"):
+        store.write(add_agent, agent_id)
+    store.write(agents.open_session, "agent-2", "session-2", INFO, 5_000)
+    store.write(add_run, steps=tuple(a_step(node_id=node) for node in "abcd"))
+    store.write(add_lease, "run-1", "a", agent_id="agent-2")
+    store.write(add_lease, "run-1", "b", agent_id="agent-2")
+    store.write(add_lease, "run-1", "c", agent_id="agent-1")
+    store.write(add_lease, "run-1", "d", agent_id="agent-3", state=AttemptState.LOST)
+    assert store.read(agents.lease_clocks) == [
+        LeaseClock("agent-1", None, 0, 0),
+        LeaseClock("agent-2", "session-2", 1, 5_000),
+    ]
+
+
+def test_an_enrollment_token_is_good_for_its_uses(store: Store) -> None:
+    store.write(agents.insert_enrollment_token, "hash", 2, store.clock.now + 10)
+    assert store.write(agents.use_enrollment_token, "hash")
+    assert store.write(agents.use_enrollment_token, "hash")
+    assert not store.write(agents.use_enrollment_token, "hash")
+    assert not store.write(agents.use_enrollment_token, "other")
+
+
+def test_an_enrollment_token_is_good_until_it_expires(store: Store) -> None:
+    store.write(agents.insert_enrollment_token, "hash", 9, store.clock.now + 10)
+    store.clock.now += 9
+    assert store.write(agents.use_enrollment_token, "hash")
+    store.clock.now += 1
+    assert not store.write(agents.use_enrollment_token, "hash")
+
+
+def test_a_stored_enrollment_token_is_not_refilled(store: Store) -> None:
+    store.write(agents.insert_enrollment_token, "hash", 1, store.clock.now + 10)
+    assert store.write(agents.use_enrollment_token, "hash")
+    store.write(agents.insert_enrollment_token, "hash", 5, store.clock.now + 99)
+    assert not store.write(agents.use_enrollment_token, "hash")
+
+
+def test_racing_agents_do_not_overuse_a_token(store: Store) -> None:
+    async def scenario() -> list[bool]:
+        return await asyncio.gather(
+            *(store.database.write(lambda tx: agents.use_enrollment_token(tx, "hash")) for _ in range(12))
+        )
+
+    store.write(agents.insert_enrollment_token, "hash", 5, store.clock.now + 10)
+    assert store.runner.run(scenario()).count(True) == 5

@@ -1,0 +1,164 @@
+import asyncio
+from dataclasses import replace
+
+import pytest
+from store_samples import Store, a_step, add_lease, add_run
+
+from towline_controlplane.model import AttemptState, Step, StepState
+from towline_controlplane.store import leases, runs
+from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.leases import OpenLease
+
+
+def claimable(store: Store, *queue_ids: str, limit: int = 100) -> list[str]:
+    return [step.node_id for step in store.write(leases.select_claimable, queue_ids or ("queue-1",), limit)]
+
+
+def test_claimable_steps_are_ready_not_held_and_due(store: Store) -> None:
+    others = [state for state in StepState if state is not StepState.READY]
+    steps = (
+        a_step(node_id="a"),
+        a_step(node_id="b", held=True),
+        a_step(node_id="c", not_before=store.clock.now),
+        a_step(node_id="d", not_before=store.clock.now + 1),
+        *(a_step(node_id=state.lower(), position=10 + n, state=state) for n, state in enumerate(others)),
+    )
+    store.write(add_run, steps=steps)
+    assert claimable(store) == ["a", "c"]
+    store.clock.now += 1
+    assert claimable(store) == ["a", "c", "d"]
+
+
+def test_claimable_steps_are_returned_whole(store: Store) -> None:
+    step = a_step(config='{"x": 1}', failures=2, attempt=2, next_attempt=3)
+    store.write(add_run, steps=(step,))
+    assert store.write(leases.select_claimable, ["queue-1"], 1) == [step]
+
+
+def test_claims_go_by_priority_then_fair_key_then_age_then_position(store: Store) -> None:
+    store.write(
+        add_run,
+        "run-2",
+        (
+            a_step("run-2", "h", position=1, priority=5, fair_key=9),
+            a_step("run-2", "a", position=2, priority=-5, fair_key=1),
+            a_step("run-2", "c", position=3, fair_key=2),
+        ),
+    )
+    store.write(
+        add_run,
+        "run-1",
+        (
+            a_step("run-1", "d", position=2, fair_key=2),
+            a_step("run-1", "e", position=1, fair_key=2),
+            a_step("run-1", "f", position=3, fair_key=1),
+        ),
+    )
+    assert claimable(store) == ["h", "f", "e", "d", "c", "a"]
+    assert claimable(store, limit=3) == ["h", "f", "e"]
+
+
+def test_claims_of_several_queues_are_merged_by_urgency(store: Store) -> None:
+    steps = tuple(
+        a_step(node_id=node, queue_id=f"queue-{queue}", priority=priority)
+        for node, queue, priority in [("a", 1, 0), ("b", 2, 5), ("c", 3, 9), ("d", 1, 7), ("e", 2, -1)]
+    )
+    store.write(add_run, steps=steps)
+    assert claimable(store, "queue-2", "queue-1", "none", "queue-2") == ["d", "b", "a", "e"]
+    assert claimable(store, "queue-1", "queue-2", limit=2) == ["d", "b"]
+    assert store.write(leases.select_claimable, [], 10) == []
+
+
+def test_racing_claims_never_get_the_same_step(store: Store) -> None:
+    def claim(tx: Transaction) -> list[Step]:
+        found = leases.select_claimable(tx, ["queue-1"], 3)
+        runs.save_changes(tx, steps=[replace(s, state=StepState.LEASED, agent_id="a") for s in found])
+        return found
+
+    async def scenario() -> list[list[Step]]:
+        return await asyncio.gather(*(store.database.write(claim) for _ in range(8)))
+
+    store.write(add_run, steps=tuple(a_step(node_id=f"n{n}", position=n) for n in range(20)))
+    claimed = [step.node_id for batch in store.runner.run(scenario()) for step in batch]
+    assert sorted(claimed) == sorted(f"n{n}" for n in range(20))
+
+
+def test_expired_offers_are_unconfirmed_and_past_their_time_the_oldest_first(store: Store) -> None:
+    store.clock.now = 5_000
+    store.write(add_run, steps=tuple(a_step(node_id=node) for node in "abcd"))
+    for node, expires in [("a", 5_000), ("b", 5_001), ("c", 4_000), ("d", 3_000)]:
+        store.write(add_lease, node_id=node, offer_expire_time=expires)
+    confirmed = replace(store.read(runs.list_attempts, "run-1", "d")[0], state=AttemptState.RUNNING)
+    store.write(runs.save_changes, attempts=[confirmed])
+    assert store.read(leases.expired_offers, 10) == [("run-1", "c"), ("run-1", "a")]
+    assert store.read(leases.expired_offers, 1) == [("run-1", "c")]
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        {"state": StepState.READY},
+        {"state": StepState.LEASED, "attempt": 2, "epoch": 1},
+        {"state": StepState.LEASED, "attempt": 1, "epoch": 2},
+        {"state": StepState.PARKED},
+    ],
+    ids=["went back", "next attempt", "offered again", "parked"],
+)
+def test_an_offer_that_is_no_longer_its_steps_is_neither_expired_nor_held(
+    store: Store, gone: dict[str, object]
+) -> None:
+    store.clock.now = 5_000
+    store.write(add_run)
+    store.write(add_lease, offer_expire_time=4_000)
+    assert store.read(leases.expired_offers, 10) == [("run-1", "a")]
+    [step] = store.read(runs.load_steps, [("run-1", "a")])
+    store.write(runs.save_changes, steps=[replace(step, agent_id="agent-1", **gone)])
+    assert store.read(leases.expired_offers, 10) == []
+    assert store.read(leases.open_leases, "agent-1") == []
+    assert store.read(leases.leases_of_other_sessions, "agent-1", "session-2") == []
+
+
+def test_an_agent_holds_its_offered_and_running_attempts(store: Store) -> None:
+    store.write(add_run, "run-1", tuple(a_step(node_id=node) for node in "abc"))
+    store.write(add_run, "run-2", (a_step("run-2", "a"),), cancel_requested=True)
+    offered = store.write(add_lease, "run-1", "a")
+    running = store.write(add_lease, "run-1", "b", state=AttemptState.RUNNING)
+    store.write(add_lease, "run-1", "c", agent_id="agent-2")
+    cancelled = store.write(add_lease, "run-2", "a")
+    held = sorted(store.read(leases.open_leases, "agent-1"), key=lambda lease: lease.attempt.execution_key)
+    assert held == [
+        OpenLease(offered, cancel_requested=False),
+        OpenLease(running, cancel_requested=False),
+        OpenLease(cancelled, cancel_requested=True),
+    ]
+    assert store.read(leases.open_leases, "none") == []
+
+
+def test_an_ended_attempt_is_not_held(store: Store) -> None:
+    store.write(add_run)
+    attempt = store.write(add_lease)
+    store.write(runs.save_changes, attempts=[replace(attempt, state=AttemptState.LOST, end_time=9)])
+    assert store.read(leases.open_leases, "agent-1") == []
+
+
+def test_leases_of_other_sessions_are_those_of_the_same_agent(store: Store) -> None:
+    store.write(add_run, steps=tuple(a_step(node_id=node) for node in "abc"))
+    old = store.write(add_lease, "run-1", "a", session_id="session-old")
+    store.write(add_lease, "run-1", "b", session_id="session-new")
+    store.write(add_lease, "run-1", "c", session_id="session-old", agent_id="agent-2")
+    assert store.read(leases.leases_of_other_sessions, "agent-1", "session-new") == [old]
+
+
+def test_timers_are_those_of_delayed_ready_steps_the_earliest_first(store: Store) -> None:
+    steps = (
+        a_step(node_id="a"),
+        a_step(node_id="b", not_before=300, queue_id="queue-2"),
+        a_step(node_id="c", not_before=100),
+        a_step(node_id="d", not_before=200),
+        a_step(node_id="e", not_before=150, held=True),
+        a_step(node_id="f", not_before=160, state=StepState.LEASED, agent_id="agent-1"),
+    )
+    store.write(add_run, steps=steps)
+    assert store.read(leases.due_after, 0, 10) == [(100, "queue-1"), (200, "queue-1"), (300, "queue-2")]
+    assert store.read(leases.due_after, 100, 1) == [(200, "queue-1")]
+    assert store.read(leases.due_after, 300, 10) == []

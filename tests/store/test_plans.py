@@ -1,0 +1,162 @@
+"""The hot queries find their rows through an index, whatever lies in the tables. For SQLite."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+from store_samples import Store, a_run, a_step, add_agent, add_run
+
+from towline_controlplane.model import StepState
+from towline_controlplane.store import agents, leases, logs, plugins, runs, users, workflows
+from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.logs import LogAppend, LogPosition
+from towline_controlplane.store.runs import RunFilter
+
+Query = Callable[[Transaction], object]
+
+RUN = "runs (id=?)"
+STEP = "steps (run_id=? AND node_id=?)"
+INPUT = "run_inputs (run_id=?)"
+HELD = "attempts attempts_open (agent_id=?)"
+
+PLANS: dict[str, tuple[Query, list[str]]] = {
+    "lock_runs": (lambda tx: runs.lock_runs(tx, ["r"]), [RUN, INPUT]),
+    "load_steps": (lambda tx: runs.load_steps(tx, [("r", "a")]), [STEP]),
+    "load_newest_attempts": (
+        lambda tx: runs.load_newest_attempts(tx, [("r", "a")]),
+        [STEP, "attempts (run_id=? AND node_id=? AND number=?)"],
+    ),
+    "load_open_steps": (lambda tx: runs.load_open_steps(tx, "r"), ["steps (run_id=?)"]),
+    "load_outputs": (lambda tx: runs.load_outputs(tx, [("r", "a")]), [STEP]),
+    "save_changes": (lambda tx: runs.save_changes(tx, [a_run()], [a_step()]), [RUN, STEP]),
+    "get_run": (lambda tx: runs.get_run(tx, "r", "o"), [RUN, INPUT]),
+    "list_runs": (
+        lambda tx: runs.list_runs(tx, RunFilter(), (1, "a"), 9),
+        ["runs runs_by_time ((create_time,id)<(?,?))", INPUT],
+    ),
+    "list_runs of an owner": (
+        lambda tx: runs.list_runs(tx, RunFilter(owner_id="o"), (1, "a"), 9),
+        ["runs runs_by_owner (owner_id=? AND (create_time,id)<(?,?))", INPUT],
+    ),
+    "list_steps": (lambda tx: runs.list_steps(tx, "r", 1, 9), ["steps (run_id=? AND position>?)"]),
+    "get_step": (lambda tx: runs.get_step(tx, "r", "a"), [STEP]),
+    "list_attempts": (lambda tx: runs.list_attempts(tx, "r", "a"), ["attempts (run_id=? AND node_id=?)"]),
+    "list_events": (lambda tx: runs.list_events(tx, "r", 1, 9), ["events (run_id=? AND sequence>?)"]),
+    "select_claimable": (
+        lambda tx: leases.select_claimable(tx, ["queue-1"], 9),
+        ["steps steps_claimable (queue_id=?)", STEP],
+    ),
+    "expired_offers": (
+        lambda tx: leases.expired_offers(tx, 9),
+        ["attempts attempts_offered (offer_expire_time<?)", STEP],
+    ),
+    "open_leases": (lambda tx: leases.open_leases(tx, "agent-1"), [HELD, STEP, RUN]),
+    "leases_of_other_sessions": (lambda tx: leases.leases_of_other_sessions(tx, "agent-1", "s"), [HELD, STEP]),
+    "due_after": (lambda tx: leases.due_after(tx, 1, 9), ["steps steps_due (not_before>?)"]),
+    "get_agent": (lambda tx: agents.get_agent(tx, "agent-1"), ["agents (id=?)"]),
+    "find_by_credential": (lambda tx: agents.find_by_credential(tx, "c"), ["agents (credential_hash=?)"]),
+    "renew_if_session": (lambda tx: agents.renew_if_session(tx, "agent-1", "s", 1), ["agents (id=?)"]),
+    "list_agents": (lambda tx: agents.list_agents(tx, "a", 9), ["agents (name>?)", HELD, STEP]),
+    "find_by_email": (lambda tx: users.find_by_email(tx, "e"), ["users (email=?)"]),
+    "list_workflows": (
+        lambda tx: workflows.list_workflows(tx, None, (1, "a"), 9),
+        ["workflows workflows_by_time ((create_time,id)<(?,?))"],
+    ),
+    "list_workflows of an owner": (
+        lambda tx: workflows.list_workflows(tx, "o", (1, "a"), 9),
+        ["workflows workflows_by_owner (owner_id=? AND (create_time,id)<(?,?))"],
+    ),
+    "list_versions": (
+        lambda tx: workflows.list_versions(tx, "w", 3, 9),
+        ["workflow_versions (workflow_id=? AND number<?)"],
+    ),
+    "find_by_digest": (
+        lambda tx: plugins.find_by_digest(tx, "d"),
+        ["plugin_versions plugin_versions_by_digest (digest=?)"],
+    ),
+    "log_size": (lambda tx: logs.log_size(tx, "r", "a", 1), ["attempt_logs (run_id=? AND node_id=? AND attempt=?)"]),
+    "append_many": (
+        lambda tx: logs.append_many(tx, [LogAppend("run-1", "a", 1, 0, b"x")]),
+        ["attempt_logs (run_id=? AND node_id=?)", "run_logs (run_id=?)"],
+    ),
+    "read_chunks": (
+        lambda tx: logs.read_chunks(tx, "r", None, LogPosition(1, 1), 9),
+        ["log_chunks (run_id=? AND arrival>?)"],
+    ),
+    "read_chunks of a node": (
+        lambda tx: logs.read_chunks(tx, "r", "a", LogPosition(1, 1), 9),
+        ["log_chunks log_chunks_by_node (run_id=? AND node_id=? AND arrival>?)"],
+    ),
+}
+
+ALIASES = {"r": "runs", "i": "run_inputs", "s": "steps", "a": "attempts", "l": "attempt_logs"}
+HARMLESS = ("SCAN json_each", "LIST SUBQUERY", "CORRELATED SCALAR SUBQUERY")
+
+
+class Spy:
+    """The driver's connection, remembering the statements that go through it."""
+
+    def __init__(self, driver: Any, seen: list[tuple[str, Any]]) -> None:
+        self.driver = driver
+        self.seen = seen
+
+    def execute(self, statement: str, parameters: Any) -> Any:
+        self.seen.append((statement, parameters))
+        return self.driver.execute(statement, parameters)
+
+    def cursor(self) -> "Spy":
+        return self
+
+    def executemany(self, statement: str, rows: Any) -> None:
+        self.seen.append((statement, rows[0]))
+        self.rowcount = self.driver.executemany(statement, rows).rowcount
+
+
+def explain(tx: Transaction, query: Query) -> list[str]:
+    add_run(tx)
+    add_agent(tx)
+    seen: list[tuple[str, Any]] = []
+    event.listen(tx.connection, "before_cursor_execute", lambda *args: seen.append(args[2:4]))
+    query(replace(tx, driver=Spy(tx.driver, seen)))
+    plans = [tx.driver.execute(f"EXPLAIN QUERY PLAN {statement}", parameters) for statement, parameters in seen]
+    return [line for plan in plans for (*_, line) in plan if not line.startswith(HARMLESS)]
+
+
+def in_short(line: str) -> str:
+    """`SEARCH s USING INDEX name (terms)` → `steps name (terms)`, without the names that SQLite makes itself."""
+    found = re.fullmatch(r"SEARCH (\w+) USING (?:COVERING )?(?:INDEX|PRIMARY KEY)( \w+)? (\(.*\))", line)
+    assert found, line
+    table, index, terms = found.groups()
+    own_index = "" if not index or index.startswith(" sqlite_autoindex") else index
+    return f"{ALIASES.get(table, table)}{own_index} {terms}"
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_query_searches_by_its_index_and_sorts_nothing(store: Store, name: str) -> None:
+    query, searches = PLANS[name]
+    assert sorted(in_short(line) for line in store.write(explain, query)) == sorted(searches)
+
+
+def test_a_claim_looks_at_no_row_that_it_does_not_take(store: Store) -> None:
+    steps = [a_step(node_id=f"n{n}", position=n, not_before=10**15 if n % 2 else 0) for n in range(400)]
+    finished = [a_step("run-2", f"n{n}", position=n, state=StepState.SUCCEEDED) for n in range(2_000)]
+    store.write(add_run, "run-1", tuple(steps))
+    store.write(add_run, "run-2", tuple(finished))
+
+    def count_steps(tx: Transaction) -> int:
+        ticks = 0
+
+        def tick() -> int:
+            nonlocal ticks
+            ticks += 1
+            return 0
+
+        tx.driver.set_progress_handler(tick, 1)
+        assert len(leases.select_claimable(tx, ["queue-1"], 5)) == 5
+        tx.driver.set_progress_handler(None, 1)
+        return ticks
+
+    assert store.write(count_steps) < 600
