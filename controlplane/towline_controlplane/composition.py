@@ -1,0 +1,122 @@
+"""Puts the control plane together: settings in, objects that know only their neighbours out."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from types import ModuleType
+
+from towline.v1 import (
+    agent_admin_service_pb2,
+    agent_admin_service_pb2_grpc,
+    agent_service_pb2,
+    agent_service_pb2_grpc,
+    auth_service_pb2,
+    auth_service_pb2_grpc,
+    plugin_service_pb2,
+    plugin_service_pb2_grpc,
+    run_service_pb2,
+    run_service_pb2_grpc,
+    workflow_service_pb2,
+    workflow_service_pb2_grpc,
+)
+from towline_controlplane.auth import Accounts
+from towline_controlplane.blobs import FolderBlobs
+from towline_controlplane.bus import InProcessDoorbell
+from towline_controlplane.log_writer import LogWriter
+from towline_controlplane.loops.lease_expiry import LeaseExpiry
+from towline_controlplane.loops.offer_expiry import OfferExpiry
+from towline_controlplane.loops.periodic import periodically
+from towline_controlplane.loops.retry_timer import RetryTimer
+from towline_controlplane.matching import QueueIndex
+from towline_controlplane.orchestrator import Orchestrator
+from towline_controlplane.passwords import Passwords
+from towline_controlplane.services.agent_admin import AgentAdminService
+from towline_controlplane.services.agent_protocol import AgentLimits, AgentProtocol
+from towline_controlplane.services.open_streams import OpenStreams
+from towline_controlplane.services.outlines import Outlines
+from towline_controlplane.services.plugins import PluginService
+from towline_controlplane.services.run_streams import RunStreams
+from towline_controlplane.services.runs import RunService
+from towline_controlplane.services.server import ControlPlaneServer, ServerOptions, Service
+from towline_controlplane.services.users import AuthService
+from towline_controlplane.services.workflows import WorkflowService
+from towline_controlplane.sessions import Sessions
+from towline_controlplane.settings import Settings
+from towline_controlplane.store.database import Database
+from towline_controlplane.tokens import AccessTokens
+
+_TICK_SECONDS = 1.0
+_PUSHES_PER_USER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """A server and the duties that run beside it, each until it is cancelled."""
+
+    server: ControlPlaneServer
+    agents: AgentProtocol
+    accounts: Accounts
+    duties: tuple[Callable[[], Awaitable[None]], ...]
+
+
+def compose(settings: Settings, database: Database) -> ControlPlane:
+    """Returns a control plane over an open database; nothing runs yet."""
+    doorbell = InProcessDoorbell()
+    timer = RetryTimer(database, doorbell)
+    orchestrator = Orchestrator(database, doorbell, on_retry_scheduled=timer.wake)
+    log_writer = LogWriter(database, doorbell)
+    queues = QueueIndex(database, doorbell)
+    lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds)
+    offer_expiry = OfferExpiry(database, orchestrator)
+    tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
+    accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens)
+    blobs = FolderBlobs(settings.data_dir / "blobs")
+    agents = AgentProtocol(
+        database=database,
+        orchestrator=orchestrator,
+        doorbell=doorbell,
+        queues=queues,
+        sessions=Sessions(database, settings.lease_seconds),
+        lease_expiry=lease_expiry,
+        log_writer=log_writer,
+        blobs=blobs,
+        limits=AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb),
+    )
+    streams = RunStreams(database, doorbell)
+    services = [
+        _service("Agent", agent_service_pb2, agent_service_pb2_grpc, agents),
+        _service("AgentAdmin", agent_admin_service_pb2, agent_admin_service_pb2_grpc, AgentAdminService(database)),
+        _service("Auth", auth_service_pb2, auth_service_pb2_grpc, AuthService(accounts)),
+        _service(
+            "Plugin",
+            plugin_service_pb2,
+            plugin_service_pb2_grpc,
+            PluginService(database, blobs, settings.spool_folder, OpenStreams(_PUSHES_PER_USER)),
+        ),
+        _service(
+            "Run",
+            run_service_pb2,
+            run_service_pb2_grpc,
+            RunService(database, orchestrator, streams, Outlines()),
+        ),
+        _service(
+            "Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database, queues.refresh)
+        ),
+    ]
+    return ControlPlane(
+        server=ControlPlaneServer(services, accounts, ServerOptions(settings.grpc_host, settings.grpc_port)),
+        agents=agents,
+        accounts=accounts,
+        duties=(
+            orchestrator.run,
+            log_writer.run,
+            timer.run,
+            lambda: periodically(queues.refresh, _TICK_SECONDS),
+            lambda: periodically(lease_expiry.tick, _TICK_SECONDS),
+            lambda: periodically(offer_expiry.tick, _TICK_SECONDS),
+        ),
+    )
+
+
+def _service(name: str, messages: ModuleType, stubs: ModuleType, servicer: object) -> Service:
+    descriptor = messages.DESCRIPTOR.services_by_name[f"{name}Service"]
+    return Service(descriptor, getattr(stubs, f"add_{name}ServiceServicer_to_server"), servicer)

@@ -1,0 +1,111 @@
+"""Hands ready steps to an agent, in a transaction of its own: what each offer carries is put together here."""
+
+import json
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+from towline_controlplane.blueprints import Blueprint, Blueprints
+from towline_controlplane.engine.handout import Handout, Holder, hand_out
+from towline_controlplane.model import Attempt, PluginRef, Run, Step
+from towline_controlplane.store import leases, runs, workflows
+from towline_controlplane.store.database import Transaction
+from towline_controlplane.tokens import fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An agent asks for up to `want` steps of the queues whose requirements it satisfies."""
+
+    agent_id: str
+    session_id: str
+    queue_ids: Collection[str]
+    want: int
+    offer_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class StepOffer:
+    """A leased step with everything that its agent needs. JSON as text; `token` is known only to the agent."""
+
+    run: Run
+    step: Step
+    attempt: Attempt
+    token: str
+    plugin: PluginRef
+    timeout_ms: int
+    memory_limit_mb: int
+    config: str
+    inputs: str
+
+
+def claim_many(tx: Transaction, claim: Claim, blueprints: Blueprints, new_token: Callable[[], str]) -> list[StepOffer]:
+    """Leases up to `want` ready steps to the agent: each to it alone, with a rising epoch and a fresh token."""
+    steps = leases.select_claimable(tx, claim.queue_ids, claim.want)
+    if not steps:
+        return []
+    locked = runs.lock_runs(tx, sorted({step.run_id for step in steps}))
+    handed: list[tuple[Handout, str]] = []
+    for step in steps:
+        token = new_token()
+        holder = Holder(
+            claim.agent_id, claim.session_id, fingerprint(token), tx.now + int(claim.offer_seconds * 1_000_000)
+        )
+        handout = hand_out(locked[step.run_id], step, holder, tx.now)
+        locked[step.run_id] = handout.run
+        handed.append((handout, token))
+    runs.save_changes(
+        tx,
+        locked.values(),
+        [handout.step for handout, _ in handed],
+        [handout.attempt for handout, _ in handed],
+        [handout.event for handout, _ in handed],
+    )
+    return _offers(tx, handed, blueprints)
+
+
+def _offers(tx: Transaction, handed: Sequence[tuple[Handout, str]], blueprints: Blueprints) -> list[StepOffer]:
+    prints = {run.version_id: _blueprint(tx, run, blueprints) for run in (handout.run for handout, _ in handed)}
+    outputs = runs.load_outputs(
+        tx,
+        {
+            (handout.run.id, source)
+            for handout, _ in handed
+            for source in _predecessors(prints[handout.run.version_id], handout.step)
+        },
+    )
+    return [_offer(handout, token, prints[handout.run.version_id], outputs) for handout, token in handed]
+
+
+def _offer(handout: Handout, token: str, blueprint: Blueprint, outputs: dict[tuple[str, str], str]) -> StepOffer:
+    step = handout.step
+    node = blueprint.dag.nodes[step.position]
+    plugin = blueprint.plugins[step.node_id]
+    sources = _predecessors(blueprint, step)
+    inputs = (
+        f"{json.dumps(source)}:{outputs[step.run_id, source]}" for source in sources if (step.run_id, source) in outputs
+    )
+    return StepOffer(
+        run=handout.run,
+        step=step,
+        attempt=handout.attempt,
+        token=token,
+        plugin=plugin,
+        timeout_ms=node.timeout_ms or plugin.timeout_ms,
+        memory_limit_mb=node.memory_limit_mb or plugin.memory_limit_mb,
+        config=step.config if step.config is not None else blueprint.configs[step.position],
+        inputs="{" + ",".join(inputs) + "}",
+    )
+
+
+def _predecessors(blueprint: Blueprint, step: Step) -> list[str]:
+    return [blueprint.dag.nodes[source].id for source in blueprint.dag.incoming[step.position]]
+
+
+def _blueprint(tx: Transaction, run: Run, blueprints: Blueprints) -> Blueprint:
+    found = blueprints.get(run.version_id)
+    if found is not None:
+        return found
+    version = workflows.get_version(tx, run.version_id)
+    if version is None:
+        raise LookupError(f"run {run.id} names version {run.version_id}, which is gone")
+    return blueprints.add(version)

@@ -1,0 +1,166 @@
+"""The rows of one commit: loaded set-based, moved by the engine's decisions, saved once.
+
+The only place that pairs the engine with the store. It lives for one transaction, in the committer's thread.
+"""
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from towline_controlplane.blueprints import Blueprint, Blueprints
+from towline_controlplane.engine.advance import advance
+from towline_controlplane.engine.commands import Command, Propagate
+from towline_controlplane.engine.creation import RunRequest, create_run
+from towline_controlplane.engine.transitions import RUN_TERMINAL
+from towline_controlplane.engine.view import Decision, View, references, successors
+from towline_controlplane.model import Attempt, Event, Run, Step, StepState
+from towline_controlplane.store import runs, workflows
+from towline_controlplane.store.database import Transaction
+
+StepKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The rows that a submission looks at. `whole_runs` loads every open step of a run."""
+
+    steps: tuple[StepKey, ...] = ()
+    whole_runs: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a commit did, for those who are told after it."""
+
+    now: int
+    steps: dict[StepKey, Step] = field(default_factory=dict[StepKey, Step])
+    attempts: dict[tuple[str, str, int], Attempt] = field(default_factory=dict[tuple[str, str, int], Attempt])
+    events: list[Event] = field(default_factory=list[Event])
+    runs: dict[str, Run] = field(default_factory=dict[str, Run])
+
+
+class Ledger:
+    """Views of the runs that a batch of submissions touches, and what has become of their rows."""
+
+    def __init__(self, tx: Transaction, blueprints: Blueprints, jitter: Callable[[], float]) -> None:
+        self.tx = tx
+        self.changes = Changes(tx.now)
+        self._blueprints = blueprints
+        self._jitter = jitter
+        self._views: dict[str, View] = {}
+        self._created: set[str] = set()
+        self._ended: defaultdict[str, list[str]] = defaultdict(list)
+
+    def load(self, needs: Iterable[Needs]) -> None:
+        """Locks the runs in the order of their ids, then loads the named steps with their newest attempts."""
+        wanted = list(needs)
+        keys = {key for need in wanted for key in need.steps}
+        whole = {run_id for need in wanted for run_id in need.whole_runs}
+        run_ids = {run_id for run_id, _ in keys} | whole
+        for run in runs.lock_runs(self.tx, sorted(run_ids)).values():
+            self._views[run.id] = self._view_of(run)
+        known = sorted(key for key in keys if key[0] in self._views)
+        self._take(runs.load_steps(self.tx, known))
+        for run_id in sorted(whole & self._views.keys()):
+            self._take(runs.load_open_steps(self.tx, run_id))
+        held = [(s.run_id, s.node_id) for view in self._views.values() for s in view.steps.values() if s.attempt]
+        for attempt in runs.load_newest_attempts(self.tx, held):
+            self._views[attempt.run_id].attempts[attempt.node_id] = attempt
+
+    def run(self, run_id: str) -> Run | None:
+        """Returns a loaded run as the batch has it, None if it does not exist."""
+        view = self._views.get(run_id)
+        return view.run if view else None
+
+    def step(self, run_id: str, node_id: str) -> Step | None:
+        """Returns a loaded step as the batch has it."""
+        view = self._views.get(run_id)
+        return view.steps.get(node_id) if view else None
+
+    def attempt(self, run_id: str, node_id: str) -> Attempt | None:
+        """Returns the newest attempt of a loaded step as the batch has it."""
+        view = self._views.get(run_id)
+        return view.attempts.get(node_id) if view else None
+
+    def create(self, blueprint: Blueprint, request: RunRequest) -> Run:
+        """Adds a new run with all its steps."""
+        view, decision = create_run(blueprint.dag, request, self.tx.now)
+        self._views[request.run_id] = view
+        self._created.add(request.run_id)
+        self._note(view, decision)
+        return view.run
+
+    def decide(self, run_id: str, command: Command) -> Run:
+        """Applies a command to a loaded run that has not ended."""
+        view = self._views[run_id]
+        if view.run.state in RUN_TERMINAL:
+            raise ValueError(f"run {run_id} has ended")
+        self._note(view, advance(view, command, self.tx.now, self._jitter()))
+        return view.run
+
+    def propagate(self) -> None:
+        """Decides the edges behind everything that ended, in waves over all runs of the batch, until nothing ends."""
+        while self._ended:
+            wave = dict(self._ended)
+            self._ended.clear()
+            self._load_behind(wave)
+            for run_id, ended in wave.items():
+                if self._views[run_id].run.state not in RUN_TERMINAL:
+                    self.decide(run_id, Propagate(tuple(ended)))
+
+    def save(self) -> Changes:
+        """Writes every changed row once."""
+        for run_id in self._created:
+            view = self._views[run_id]
+            events = [event for event in self.changes.events if event.run_id == run_id]
+            runs.insert_run(self.tx, view.run, view.steps.values(), events)
+        runs.save_changes(
+            self.tx,
+            [run for run in self.changes.runs.values() if run.id not in self._created],
+            [step for step in self.changes.steps.values() if step.run_id not in self._created],
+            self.changes.attempts.values(),
+            [event for event in self.changes.events if event.run_id not in self._created],
+        )
+        return self.changes
+
+    def _note(self, view: View, decision: Decision) -> None:
+        view.apply(decision)
+        run_id = view.run.id
+        self.changes.runs[run_id] = decision.run
+        self.changes.steps.update(((run_id, step.node_id), step) for step in decision.steps)
+        self.changes.attempts.update(((run_id, a.node_id, a.number), a) for a in decision.attempts)
+        self.changes.events.extend(decision.events)
+        if decision.ended:
+            self._ended[run_id].extend(decision.ended)
+
+    def _view_of(self, run: Run) -> View:
+        blueprint = self._blueprints.get(run.version_id)
+        if blueprint is None:
+            version = workflows.get_version(self.tx, run.version_id)
+            if version is None:
+                raise LookupError(f"run {run.id} names version {run.version_id}, which is gone")
+            blueprint = self._blueprints.add(version)
+        return View(blueprint.dag, run, json.loads(run.input) if blueprint.reads_input else None)
+
+    def _load_behind(self, wave: dict[str, list[str]]) -> None:
+        referred = {run_id: references(self._views[run_id].dag, ended) for run_id, ended in wave.items()}
+        missing: set[StepKey] = set()
+        for run_id, ended in wave.items():
+            view = self._views[run_id]
+            wanted = successors(view.dag, ended) | referred[run_id]
+            missing.update((run_id, node_id) for node_id in wanted if node_id not in view.steps)
+        self._take(runs.load_steps(self.tx, sorted(missing)))
+        for run_id, node_ids in referred.items():
+            self._parse_outputs(self._views[run_id], node_ids)
+
+    def _take(self, steps: Iterable[Step]) -> None:
+        for step in steps:
+            self._views[step.run_id].steps.setdefault(step.node_id, step)
+
+    @staticmethod
+    def _parse_outputs(view: View, node_ids: Iterable[str]) -> None:
+        for node_id in node_ids:
+            step = view.steps[node_id]
+            if node_id not in view.outputs and step.state is StepState.SUCCEEDED and step.output is not None:
+                view.outputs[node_id] = json.loads(step.output)

@@ -1,0 +1,214 @@
+"""The agent protocol (`towline.v1.AgentService`): enrollment, leases, results, logs, bundles.
+
+The agent's identity comes from its credential only. Everything it says of an attempt carries the lease, which the
+orchestrator judges inside the commit.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from towline.v1 import agent_service_pb2 as pb
+from towline.v1.agent_service_pb2_grpc import AgentServiceServicer
+from towline_controlplane.blobs import Blobs
+from towline_controlplane.bus import QUEUES_TOPIC, STOPPING_TOPIC, Doorbell, queue_topic
+from towline_controlplane.enrollment import enroll
+from towline_controlplane.errors import InvalidArgument, NotFound, SessionReplaced, SessionUnknown, TowlineError
+from towline_controlplane.handouts import Claim, StepOffer
+from towline_controlplane.log_writer import LogChunk, LogWriter
+from towline_controlplane.loops.lease_expiry import LeaseExpiry
+from towline_controlplane.matching import QueueIndex
+from towline_controlplane.model import AgentRecord, Lease
+from towline_controlplane.orchestrator import Orchestrator
+from towline_controlplane.services import agent_messages as messages
+from towline_controlplane.services.callers import current_agent
+from towline_controlplane.sessions import Sessions
+from towline_controlplane.store import plugins
+from towline_controlplane.store.database import Database
+from towline_controlplane.submissions import Report
+
+MAX_WAIT_SECONDS = 25.0
+_POLL_SECONDS = 5.0
+"""A ring can be lost: a waiting Pull looks at the store itself this often."""
+_LOG_WINDOW = 8
+"""Chunks of one stream that are on their way to the store at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLimits:
+    """What the control plane tells its agents; sizes in bytes, times in seconds."""
+
+    offer_seconds: float
+    timeout_ms: int
+    memory_limit_mb: int
+    output_bytes: int = messages.MAX_OUTPUT_BYTES
+    log_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    lease: pb.Lease
+    appended: asyncio.Task[int | None]
+
+
+@dataclass(frozen=True, slots=True)
+class AgentProtocol(AgentServiceServicer):
+    """Serves agents; holds no state of its own."""
+
+    database: Database
+    orchestrator: Orchestrator
+    doorbell: Doorbell
+    queues: QueueIndex
+    sessions: Sessions
+    lease_expiry: LeaseExpiry
+    log_writer: LogWriter
+    blobs: Blobs
+    limits: AgentLimits
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def end_long_polls(self) -> None:
+        """Makes every waiting Pull answer what it has, now and from now on, so that its agent goes elsewhere."""
+        self.stopping.set()
+        self.doorbell.ring([STOPPING_TOPIC])
+
+    async def Enroll(self, request: pb.EnrollRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.EnrollResponse:
+        """Turns an enrollment token into an agent."""
+        agent_id, credential = await enroll(self.database, request.token, request.name)
+        return pb.EnrollResponse(agent_id=agent_id, credential=credential)
+
+    async def Pull(self, request: pb.PullRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.PullResponse:
+        """Waits until a step can be offered."""
+        agent = _in_session(request.session_id)
+        started = messages.leases(request.started, agent)
+        wait = min(messages.seconds(request.wait), MAX_WAIT_SECONDS)
+        offers = await self._pull(agent, started, messages.want(request.want), wait)
+        return pb.PullResponse(offers=[messages.offer(offer, self.limits) for offer in offers])
+
+    async def Report(self, request: pb.ReportRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.ReportResponse:
+        """Records results and offers next steps in the same answer."""
+        agent = _in_session(request.session_id)
+        reports = [messages.report(result, agent) for result in request.results]
+        verdicts, offers = await self.orchestrator.exchange(
+            messages.leases(request.started, agent),
+            [each for each in reports if isinstance(each, Report)],
+            await self._claim(agent, request.want),
+        )
+        return pb.ReportResponse(
+            verdicts=messages.verdicts(reports, verdicts),
+            offers=[messages.offer(offer, self.limits) for offer in offers],
+        )
+
+    async def Sync(self, request: pb.SyncRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.SyncResponse:
+        """Renews the session with all its leases, and answers with what is to be stopped."""
+        agent = current_agent()
+        messages.check_session_id(request.session_id)
+        if request.HasField("info"):
+            await self.sessions.open(agent, request.session_id, messages.session_info(request.info))
+            await self.lease_expiry.withdraw_earlier_sessions(agent.id, request.session_id)
+        else:
+            _in_session(request.session_id)
+            await self.sessions.renew(agent, request.session_id)
+        held = [(each.lease, messages.lease(each.lease, agent)) for each in request.held]
+        await self.orchestrator.confirm(lease for _, lease in held)
+        return pb.SyncResponse(
+            lease_duration=messages.duration(self.sessions.lease_seconds),
+            interval=messages.duration(self.sessions.interval_seconds),
+            directives=await self._directives(agent, held),
+            server_version=messages.SERVER_VERSION,
+        )
+
+    async def AppendLogs(
+        self,
+        request_iterator: AsyncIterator[pb.AppendLogsRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[pb.AppendLogsResponse]:
+        """Appends chunks as they come; several are under way at a time, answered in their order."""
+        agent = current_agent()
+        under_way: asyncio.Queue[_UnderWay | Exception | None] = asyncio.Queue(_LOG_WINDOW)
+        taking = asyncio.create_task(self._take_chunks(request_iterator, agent, under_way))
+        try:
+            while (item := await under_way.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                offset = await item.appended
+                yield pb.AppendLogsResponse(lease=item.lease, next_offset=offset or 0, lease_lost=offset is None)
+        finally:
+            taking.cancel()
+
+    async def FetchPlugin(
+        self, request: pb.FetchPluginRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.FetchPluginResponse]:
+        """Streams a registered bundle from `offset` on."""
+        if request.offset < 0:
+            raise InvalidArgument.of("offset", "must not be negative")
+        if await self.database.read(lambda tx: plugins.find_by_digest(tx, request.digest)) is None:
+            raise NotFound(f"there is no plugin bundle {request.digest}")
+        async for chunk in self.blobs.open(request.digest, request.offset):
+            yield pb.FetchPluginResponse(chunk=chunk)
+
+    async def _take_chunks(
+        self,
+        requests: AsyncIterator[pb.AppendLogsRequest],
+        agent: AgentRecord,
+        under_way: "asyncio.Queue[_UnderWay | Exception | None]",
+    ) -> None:
+        try:
+            async for request in requests:
+                chunk = LogChunk(
+                    messages.lease(request.lease, agent), request.offset, messages.log_data(request), request.final
+                )
+                await under_way.put(_UnderWay(request.lease, asyncio.create_task(self.log_writer.append(chunk))))
+        except TowlineError as refusal:
+            await under_way.put(refusal)
+        else:
+            await under_way.put(None)
+
+    async def _pull(self, agent: AgentRecord, started: Sequence[Lease], want: int, wait: float) -> list[StepOffer]:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while True:
+            claim = await self._claim(agent, want)
+            topics = [STOPPING_TOPIC, QUEUES_TOPIC, *(queue_topic(queue_id) for queue_id in claim.queue_ids)]
+            async with self.doorbell.listen(topics) as bell:
+                _, offers = await self.orchestrator.exchange(started, (), claim)
+                remaining = deadline - loop.time()
+                if offers or remaining <= 0 or want == 0 or self.stopping.is_set():
+                    return offers
+                started = ()
+                await bell.wait(min(remaining, _POLL_SECONDS))
+
+    async def _claim(self, agent: AgentRecord, want: int) -> Claim:
+        return Claim(
+            agent_id=agent.id,
+            session_id=agent.session_id or "",
+            queue_ids=await self.queues.matching(agent.labels),
+            want=min(messages.want(want), agent.slots),
+            offer_seconds=self.limits.offer_seconds,
+        )
+
+    async def _directives(self, agent: AgentRecord, held: Sequence[tuple[pb.Lease, Lease]]) -> list[pb.Directive]:
+        current = {
+            (lease.attempt.run_id, lease.attempt.node_id, lease.attempt.epoch): lease
+            for lease in await self.sessions.open_leases(agent.id)
+        }
+        directives: list[pb.Directive] = []
+        for message, lease in held:
+            found = current.get((lease.run_id, lease.node_id, lease.epoch))
+            if found is None or found.attempt.token_hash != lease.token_hash:
+                directives.append(pb.Directive(action=pb.Directive.RELEASE, lease=message, reason="lease lost"))
+            elif found.cancel_requested:
+                directives.append(pb.Directive(action=pb.Directive.CANCEL, lease=message, reason="run cancelled"))
+        return directives
+
+
+def _in_session(session_id: str) -> AgentRecord:
+    agent = current_agent()
+    messages.check_session_id(session_id)
+    if agent.session_id is None:
+        raise SessionUnknown("the session is not known: send Sync with info first")
+    if agent.session_id != session_id:
+        raise SessionReplaced("another process runs with this agent's credential")
+    return agent

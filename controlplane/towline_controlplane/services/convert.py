@@ -1,0 +1,220 @@
+"""Rows to messages: the one place where the meaning of a row meets its form on the wire.
+
+DAGs are converted in `dag_documents`, free JSON in `struct_values`. Enums have the same names on both sides.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from towline.v1 import agent_pb2, plugin_pb2, run_pb2, user_pb2, workflow_pb2
+from towline_controlplane import model
+from towline_controlplane.json_values import object_of
+from towline_controlplane.services.dag_documents import dag_message
+from towline_controlplane.services.log_records import LogRecord
+from towline_controlplane.services.struct_values import wire_object, wire_text, wire_texts
+from towline_controlplane.store.agents import ListedAgent
+from towline_plugins.catalog import Builtin
+
+_STREAMS: Final = {
+    "O": run_pb2.LogLine.STDOUT,
+    "E": run_pb2.LogLine.STDERR,
+    "S": run_pb2.LogLine.SYSTEM,
+}
+
+
+def timestamp(micros: int | None) -> Timestamp | None:
+    """Returns microseconds since the epoch as a message; None stays unset."""
+    if micros is None:
+        return None
+    return Timestamp(seconds=micros // 1_000_000, nanos=micros % 1_000_000 * 1_000)
+
+
+def user(row: model.User) -> user_pb2.User:
+    """Returns the user without its password hash."""
+    return user_pb2.User(
+        id=row.id,
+        email=row.email,
+        name=row.name,
+        role=row.role.value,
+        create_time=timestamp(row.create_time),
+    )
+
+
+def workflow(row: model.Workflow, dag: str | None = None) -> workflow_pb2.Workflow:
+    """Returns the workflow, with its DAG if the stored text is given."""
+    return workflow_pb2.Workflow(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        owner_id=row.owner_id,
+        current_version=row.current_version,
+        pinned_version_id=row.pinned_version_id or "",
+        create_time=timestamp(row.create_time),
+        update_time=timestamp(row.update_time),
+        dag=None if dag is None else dag_message(dag),
+    )
+
+
+def workflow_version(row: model.WorkflowVersion) -> workflow_pb2.WorkflowVersion:
+    """Returns the version with its DAG."""
+    return workflow_pb2.WorkflowVersion(
+        id=row.id,
+        workflow_id=row.workflow_id,
+        number=row.number,
+        dag=dag_message(row.dag),
+        create_time=timestamp(row.create_time),
+    )
+
+
+def run(row: model.Run, output: Mapping[str, str] | None = None) -> run_pb2.Run:
+    """Returns the run; `output` holds the stored outputs of its last steps by node id."""
+    return run_pb2.Run(
+        id=row.id,
+        workflow_id=row.workflow_id,
+        version_id=row.version_id,
+        state=row.state.value,
+        input=wire_text(row.input),
+        output=None if output is None else wire_texts(output),
+        error=failure(row.error),
+        create_time=timestamp(row.create_time),
+        start_time=timestamp(row.start_time),
+        end_time=timestamp(row.end_time),
+        owner_id=row.owner_id,
+        priority=row.priority,
+        labels=row.labels,
+        cancel_requested=row.cancel_requested,
+    )
+
+
+def step(row: model.Step, kind: str, execution_key: str, attempts: Iterable[model.Attempt] = ()) -> run_pb2.Step:
+    """Returns the step; `kind` is what its node calls, `execution_key` names its newest attempt."""
+    ready_later = row.state is model.StepState.READY and row.not_before > 0
+    return run_pb2.Step(
+        node_id=row.node_id,
+        state=row.state.value,
+        attempt=row.attempt,
+        execution_key=execution_key,
+        agent_id=row.agent_id or "",
+        output=None if row.output is None else wire_text(row.output),
+        error=failure(row.error),
+        start_time=timestamp(row.start_time),
+        end_time=timestamp(row.end_time),
+        type=kind,
+        not_before_time=timestamp(row.not_before) if ready_later else None,
+        attempts=[attempt(each) for each in attempts],
+        run_id=row.run_id,
+    )
+
+
+def attempt(row: model.Attempt) -> run_pb2.Attempt:
+    """Returns the attempt without its lease token."""
+    return run_pb2.Attempt(
+        number=row.number,
+        state=row.state.value,
+        execution_key=row.execution_key,
+        agent_id=row.agent_id,
+        error=failure(row.error),
+        create_time=timestamp(row.create_time),
+        start_time=timestamp(row.start_time),
+        end_time=timestamp(row.end_time),
+        usage=run_pb2.Usage(
+            peak_memory_bytes=row.usage.peak_memory_bytes,
+            cpu_seconds=row.usage.cpu_seconds,
+            log_bytes=row.usage.log_bytes,
+        ),
+        epoch=row.epoch,
+    )
+
+
+def failure(row: model.Failure | None) -> run_pb2.Failure | None:
+    """Returns the failure; None stays unset."""
+    if row is None:
+        return None
+    message = run_pb2.Failure(code=row.code, message=row.message, cause=row.cause)
+    setattr(message, "class", row.kind.value)
+    return message
+
+
+def event(row: model.Event) -> run_pb2.Event:
+    """Returns the event with its details."""
+    return run_pb2.Event(
+        sequence=row.sequence,
+        create_time=timestamp(row.time),
+        type=row.type.value,
+        node_id=row.node_id,
+        attempt=row.attempt,
+        details=wire_object(row.details) if row.details else None,
+    )
+
+
+def log_line(node_id: str, number: int, record: LogRecord) -> run_pb2.LogLine:
+    """Returns a line of the log of a step's attempt `number`."""
+    return run_pb2.LogLine(
+        node_id=node_id,
+        attempt=number,
+        create_time=timestamp(record.time),
+        stream=_STREAMS[record.stream],
+        text=record.text,
+        partial=record.partial,
+    )
+
+
+def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
+    """Returns the agent without its credential."""
+    row = listed.agent
+    info = agent_pb2.AgentInfo(
+        slots=row.slots, labels=row.labels, version=row.version, hostname=row.hostname, platform=row.platform
+    )
+    return agent_pb2.Agent(
+        id=row.id,
+        name=row.name,
+        state=agent_pb2.Agent.ONLINE if online else agent_pb2.Agent.OFFLINE,
+        info=info,
+        running=listed.running,
+        create_time=timestamp(row.create_time),
+        last_seen_time=timestamp(row.last_seen_time),
+    )
+
+
+def plugin(row: model.Plugin, versions: Iterable[model.PluginVersion]) -> plugin_pb2.Plugin:
+    """Returns the plugin with the given versions, newest first."""
+    newest_first = list(versions)
+    return plugin_pb2.Plugin(
+        id=row.id,
+        name=row.name,
+        description=row.description,
+        owner_id=row.owner_id,
+        latest_version=next((version.version for version in newest_first if version.enabled), ""),
+        create_time=timestamp(row.create_time),
+        versions=[plugin_version(version) for version in newest_first],
+    )
+
+
+def builtin(entry: Builtin) -> plugin_pb2.Plugin:
+    """Returns a built-in as a plugin without owner, whose id is its name."""
+    version = plugin_pb2.PluginVersion(
+        entry_point=entry.entry_point,
+        config_schema=wire_object(entry.config_schema),
+        output_schema=wire_object(entry.output_schema),
+        enabled=True,
+    )
+    return plugin_pb2.Plugin(
+        id=entry.name, name=entry.name, description=entry.description, builtin=True, versions=[version]
+    )
+
+
+def plugin_version(row: model.PluginVersion) -> plugin_pb2.PluginVersion:
+    """Returns the version with its schemas."""
+    return plugin_pb2.PluginVersion(
+        id=row.id,
+        version=row.version,
+        digest=row.digest,
+        size_bytes=row.size_bytes,
+        entry_point=row.entry_point,
+        config_schema=wire_object(object_of(row.config_schema)),
+        output_schema=wire_object(object_of(row.output_schema)),
+        enabled=row.enabled,
+        create_time=timestamp(row.create_time),
+    )

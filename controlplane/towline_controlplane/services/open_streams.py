@@ -1,0 +1,66 @@
+"""Streams that are open: so many per caller, and all told to come back when the server stops."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing, contextmanager
+from typing import Any, Final, TypeVar
+
+from towline_controlplane.errors import LimitExceeded, Unavailable
+
+_END: Final = object()
+
+Item = TypeVar("Item")
+
+
+class OpenStreams:
+    """Admits streams up to a number per caller, and relays those that answer until `drain`."""
+
+    def __init__(self, per_caller: int = 200) -> None:
+        self._per_caller = per_caller
+        self._open: Counter[str] = Counter()
+        self._waiting: set[asyncio.Task[Any]] = set()
+        self._draining = False
+
+    @contextmanager
+    def admit(self, caller_id: str) -> Generator[None]:
+        """Counts a stream of the caller while it is open; raises LimitExceeded."""
+        if self._open[caller_id] >= self._per_caller:
+            raise LimitExceeded(f"more than {self._per_caller} streams are open")
+        self._open[caller_id] += 1
+        try:
+            yield
+        finally:
+            self._open[caller_id] -= 1
+            if not self._open[caller_id]:
+                del self._open[caller_id]
+
+    async def relay(self, caller_id: str, items: AsyncGenerator[Item]) -> AsyncGenerator[Item]:
+        """Yields the items of a stream of the caller; raises LimitExceeded, or Unavailable once draining."""
+        with self.admit(caller_id):
+            async with aclosing(items):
+                while (item := await self._next(items)) is not _END:
+                    yield item
+
+    def drain(self) -> None:
+        """Ends all relayed streams with Unavailable and admits no more."""
+        self._draining = True
+        for task in self._waiting:
+            task.cancel()
+
+    async def _next(self, items: AsyncGenerator[Item]) -> Any:
+        # Only a task that waits here may be cancelled: within gRPC's own write the call would end without a status.
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a stream runs in a task")
+        if self._draining:
+            raise Unavailable("the server is stopping; go on from the last cursor")
+        self._waiting.add(task)
+        try:
+            return await anext(items, _END)
+        except asyncio.CancelledError:
+            if self._draining and task.uncancel() == 0:
+                raise Unavailable("the server is stopping; go on from the last cursor") from None
+            raise
+        finally:
+            self._waiting.discard(task)

@@ -1,0 +1,104 @@
+"""Lists page by page: sizes, opaque tokens, and pages that end early when their rows are large.
+
+A token carries the key of the last row seen and is bound to the query it came from; with another query it is refused.
+It grants nothing: every page is filtered by its caller anew.
+"""
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar, cast
+
+from towline_controlplane.errors import InvalidArgument
+
+PAGE_BYTES: Final = 2 << 20
+_BATCH: Final = 50
+_TAG_BYTES: Final = 9
+_MAX_TOKEN_LENGTH: Final = 2_000
+
+Key = tuple[int | str, ...]
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class PageLimits:
+    """Rows of a page when the request does not say, and at most."""
+
+    default: int = 50
+    maximum: int = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[Row]):
+    """Rows, and the key to go on behind; None on the last page."""
+
+    rows: list[Row]
+    next_key: Key | None
+
+
+def page_size(requested: int, limits: PageLimits) -> int:
+    """Returns the rows wanted: the default for 0, at most the maximum; raises InvalidArgument if negative."""
+    if requested < 0:
+        raise InvalidArgument.of("pageSize", "must not be negative")
+    return min(requested or limits.default, limits.maximum)
+
+
+def gather(
+    fetch: Callable[[Key | None, int], Sequence[Row]],
+    key_of: Callable[[Row], Key],
+    after: Key | None,
+    size: int,
+    weight_of: Callable[[Row], int] = lambda _: 0,
+) -> Page[Row]:
+    """Returns up to `size` rows from behind `after`, fewer when they weigh more than 2 MiB, but at least one."""
+    rows: list[Row] = []
+    weight = 0
+    while True:
+        wanted = min(_BATCH, size + 1 - len(rows))
+        batch = fetch(after, wanted)
+        for row in batch:
+            weight += weight_of(row)
+            if len(rows) == size or (rows and weight > PAGE_BYTES):
+                return Page(rows, key_of(rows[-1]))
+            rows.append(row)
+        if len(batch) < wanted:
+            return Page(rows, None)
+        after = key_of(rows[-1])
+
+
+def encode_token(key: Key | None, *query: object) -> str:
+    """Returns the token that goes on behind `key` in the same query; empty for None."""
+    if key is None:
+        return ""
+    body = json.dumps(key, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_tag(query) + body).decode().rstrip("=")
+
+
+def decode_token(token: str, shape: tuple[type, ...], *query: object, field: str = "pageToken") -> Key | None:
+    """Returns the key in a token of the same query, None for an empty one; raises InvalidArgument naming `field`."""
+    if not token:
+        return None
+    try:
+        key = _key_of(token, query)
+    except (ValueError, binascii.Error, RecursionError):
+        key = None
+    if key is None or tuple(type(part) for part in key) != shape:
+        raise InvalidArgument.of(field, "is not one that was given out for this query")
+    return key
+
+
+def _key_of(token: str, query: tuple[object, ...]) -> Key | None:
+    if len(token) > _MAX_TOKEN_LENGTH:
+        return None
+    raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    if raw[:_TAG_BYTES] != _tag(query):
+        return None
+    key: object = json.loads(raw[_TAG_BYTES:])
+    return cast("Key", tuple(cast("list[object]", key))) if isinstance(key, list) else None
+
+
+def _tag(query: tuple[object, ...]) -> bytes:
+    return hashlib.sha256(json.dumps(query, separators=(",", ":")).encode()).digest()[:_TAG_BYTES]

@@ -1,0 +1,211 @@
+"""RunService: starting, listing and steering runs, their steps, their history and their logs.
+
+Every change of a run goes through the orchestrator; here are only reads.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Final, Protocol, cast
+
+from towline.v1 import run_pb2
+from towline.v1 import run_service_pb2 as pb
+from towline_controlplane.engine.handout import execution_key
+from towline_controlplane.errors import InvalidArgument, Violation
+from towline_controlplane.json_values import MAX_BYTES, canonical_text, to_text, violations
+from towline_controlplane.model import Run, RunState, Step, WorkflowVersion
+from towline_controlplane.orchestrator import RunStart
+from towline_controlplane.services import convert
+from towline_controlplane.services.callers import Context, current_user, visible_owner
+from towline_controlplane.services.checks import found, refuse, wrong_labels
+from towline_controlplane.services.outlines import Outlines
+from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
+from towline_controlplane.services.run_streams import RunStreams
+from towline_controlplane.services.struct_values import plain
+from towline_controlplane.store import runs, workflows
+from towline_controlplane.store.database import Database, Transaction
+
+MAX_PRIORITY: Final = 100
+MAX_REQUEST_ID_LENGTH: Final = 200
+_RUN_LIMITS: Final = PageLimits()
+_STEP_LIMITS: Final = PageLimits(default=500, maximum=1_000)
+
+
+class RunCommands(Protocol):
+    """The one writer of run state, as this service needs it."""
+
+    async def start_run(self, start: RunStart) -> Run:
+        """Creates a run; raises IdempotencyKeyReused."""
+        ...
+
+    async def pause(self, run_id: str, owner_id: str | None) -> Run:
+        """Stops hand-outs; raises NotFound or InvalidState."""
+        ...
+
+    async def resume(self, run_id: str, owner_id: str | None) -> Run:
+        """Allows hand-outs again; raises NotFound or InvalidState."""
+        ...
+
+    async def cancel(self, run_id: str, owner_id: str | None) -> Run:
+        """Ends a run; raises NotFound or InvalidState."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunService:
+    """Implements `towline.v1.RunService`."""
+
+    database: Database
+    commands: RunCommands
+    streams: RunStreams
+    outlines: Outlines
+
+    async def StartRun(self, request: pb.StartRunRequest, _context: Context) -> pb.StartRunResponse:
+        """Starts a run; answered once it is committed."""
+        value = plain(request.input)
+        _check_start(request, value)
+        version = await self._version_to_run(request.workflow_id, request.version_id)
+        run = await self.commands.start_run(
+            RunStart(
+                workflow_id=request.workflow_id,
+                version=version,
+                owner_id=current_user().id,
+                input_json=to_text(value),
+                priority=request.priority,
+                labels=dict(request.labels),
+                request_id=request.request_id or None,
+                request_digest=_digest(request, value),
+            )
+        )
+        return pb.StartRunResponse(run=convert.run(run))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, _context: Context) -> pb.ListRunsResponse:
+        """Lists runs, newest first, without their outputs."""
+        size = page_size(request.page_size, _RUN_LIMITS)
+        narrow = runs.RunFilter(visible_owner(), request.workflow_id or None, _state(request.state))
+        query = ("ListRuns", request.workflow_id, request.state)
+        after = decode_token(request.page_token, (int, str), *query)
+
+        def read(tx: Transaction) -> pb.ListRunsResponse:
+            page = gather(
+                lambda key, limit: runs.list_runs(tx, narrow, cast("tuple[int, str] | None", key), limit),
+                lambda row: (row.create_time, row.id),
+                after,
+                size,
+                lambda row: len(row.input),
+            )
+            return pb.ListRunsResponse(
+                runs=[convert.run(row) for row in page.rows], next_page_token=encode_token(page.next_key, *query)
+            )
+
+        return await self.database.read(read)
+
+    async def GetRun(self, request: pb.GetRunRequest, _context: Context) -> pb.GetRunResponse:
+        """Returns a run, with its output once it has ended."""
+        owner_id = visible_owner()
+
+        def read(tx: Transaction) -> pb.GetRunResponse:
+            run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
+            return pb.GetRunResponse(run=convert.run(run, self.outlines.output_of(tx, run)))
+
+        return await self.database.read(read)
+
+    async def PauseRun(self, request: pb.PauseRunRequest, _context: Context) -> pb.PauseRunResponse:
+        """Stops handing out the steps of a run."""
+        return pb.PauseRunResponse(run=convert.run(await self.commands.pause(request.run_id, visible_owner())))
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, _context: Context) -> pb.ResumeRunResponse:
+        """Hands out the steps of a paused run again."""
+        return pb.ResumeRunResponse(run=convert.run(await self.commands.resume(request.run_id, visible_owner())))
+
+    async def CancelRun(self, request: pb.CancelRunRequest, _context: Context) -> pb.CancelRunResponse:
+        """Cancels a run."""
+        return pb.CancelRunResponse(run=convert.run(await self.commands.cancel(request.run_id, visible_owner())))
+
+    async def ListSteps(self, request: pb.ListStepsRequest, _context: Context) -> pb.ListStepsResponse:
+        """Lists the steps of a run in the order of the DAG's nodes."""
+        owner_id = visible_owner()
+        size = page_size(request.page_size, _STEP_LIMITS)
+        query = ("ListSteps", request.run_id)
+        after = decode_token(request.page_token, (int,), *query)
+
+        def read(tx: Transaction) -> pb.ListStepsResponse:
+            run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
+            page = gather(
+                lambda key, limit: runs.list_steps(tx, run.id, int(key[0]) if key else -1, limit),
+                lambda row: (row.position,),
+                after,
+                size,
+                lambda row: len(row.output or ""),
+            )
+            return pb.ListStepsResponse(
+                steps=[self._step(tx, run, row) for row in page.rows],
+                next_page_token=encode_token(page.next_key, *query),
+            )
+
+        return await self.database.read(read)
+
+    async def GetStep(self, request: pb.GetStepRequest, _context: Context) -> pb.GetStepResponse:
+        """Returns a step with all its attempts."""
+        owner_id = visible_owner()
+
+        def read(tx: Transaction) -> pb.GetStepResponse:
+            run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
+            step = found(runs.get_step(tx, run.id, request.node_id), "step", request.node_id)
+            message = self._step(tx, run, step)
+            message.attempts.extend(convert.attempt(row) for row in runs.list_attempts(tx, run.id, step.node_id))
+            return pb.GetStepResponse(step=message)
+
+        return await self.database.read(read)
+
+    async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
+        """Streams the history of a run up to the event that ends it."""
+        async for response in self.streams.watch(request, context):
+            yield response
+
+    async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
+        """Streams log lines, with `follow` until the run has ended."""
+        async for response in self.streams.tail(request, context):
+            yield response
+
+    def _step(self, tx: Transaction, run: Run, step: Step) -> run_pb2.Step:
+        key = execution_key(run.id, step.node_id, step.attempt) if step.attempt else ""
+        return convert.step(step, self.outlines.get(tx, run.version_id).types[step.node_id], key)
+
+    async def _version_to_run(self, workflow_id: str, version_id: str) -> WorkflowVersion:
+        owner_id = visible_owner()
+
+        def read(tx: Transaction) -> WorkflowVersion:
+            workflow = found(workflows.get_workflow(tx, workflow_id, owner_id), "workflow", workflow_id)
+            wanted = version_id or workflow.pinned_version_id or workflow.current_version_id
+            version = workflows.get_version(tx, wanted)
+            own = version is not None and version.workflow_id == workflow.id
+            return found(version if own else None, "version", wanted)
+
+        return await self.database.read(read)
+
+
+def _check_start(request: pb.StartRunRequest, value: object) -> None:
+    wrong = list(violations(value, "input"))
+    if not wrong and len(to_text(value).encode()) > MAX_BYTES:
+        wrong.append(Violation("input", "is larger than 1 MiB"))
+    if abs(request.priority) > MAX_PRIORITY:
+        wrong.append(Violation("priority", f"must be -{MAX_PRIORITY} to {MAX_PRIORITY}"))
+    if len(request.request_id) > MAX_REQUEST_ID_LENGTH:
+        wrong.append(Violation("requestId", f"must have at most {MAX_REQUEST_ID_LENGTH} characters"))
+    refuse(wrong, wrong_labels(request.labels, "labels"))
+
+
+def _digest(request: pb.StartRunRequest, value: object) -> str:
+    """Tells requests with the same idempotency key apart: SHA-256 of all that they ask for."""
+    asked = [request.workflow_id, request.version_id, value, request.priority, dict(request.labels)]
+    return hashlib.sha256(canonical_text(asked).encode()).hexdigest()
+
+
+def _state(number: int) -> RunState | None:
+    if number == run_pb2.Run.STATE_UNSPECIFIED:
+        return None
+    known = run_pb2.Run.State.DESCRIPTOR.values_by_number.get(number)
+    if known is None:
+        raise InvalidArgument.of("state", f"has the unknown value {number}")
+    return RunState(known.name)

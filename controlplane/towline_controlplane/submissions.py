@@ -1,0 +1,211 @@
+"""What waits for the committer: each submission names the rows it needs and decides on them inside the commit.
+
+A submission either decides, answers without a decision (stale, repeated, already so), or refuses with a TowlineError;
+a refusal is an answer to its sender and leaves the batch as it was.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from towline_controlplane.blueprints import Blueprint
+from towline_controlplane.engine import commands
+from towline_controlplane.engine.creation import RunRequest
+from towline_controlplane.engine.lease import Standing, standing
+from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL, RUN_TERMINAL
+from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
+from towline_controlplane.ledger import Ledger, Needs
+from towline_controlplane.model import Attempt, AttemptState, Lease, Run, RunState, StepState
+from towline_controlplane.store import runs
+
+
+class Submission(Protocol):
+    """One request that changes the state of a run."""
+
+    @property
+    def needs(self) -> Needs:
+        """The rows that `decide` looks at."""
+        ...
+
+    def decide(self, ledger: Ledger) -> object:
+        """Applies the submission and returns the answer to its sender; raises TowlineError to refuse it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StartRun:
+    """Creates a run; with a request id only once for the same caller."""
+
+    blueprint: Blueprint
+    request: RunRequest
+    request_id: str | None
+    request_digest: str
+
+    @property
+    def needs(self) -> Needs:
+        """Nothing exists yet."""
+        return Needs()
+
+    def decide(self, ledger: Ledger) -> Run:
+        """Returns the new run, or the one that the first request with this id created."""
+        return self._remembered(ledger) or ledger.create(self.blueprint, self.request)
+
+    def _remembered(self, ledger: Ledger) -> Run | None:
+        if not self.request_id:
+            return None
+        request = self.request
+        seen = runs.remember_request(ledger.tx, request.owner_id, self.request_id, self.request_digest, request.run_id)
+        if seen is None:
+            return None
+        if seen.digest != self.request_digest:
+            raise IdempotencyKeyReused("the idempotency key was used with another request")
+        return ledger.run(seen.run_id) or runs.get_run(ledger.tx, seen.run_id, request.owner_id)
+
+
+@dataclass(frozen=True, slots=True)
+class SteerRun:
+    """Pauses, resumes or cancels a run of `owner_id` (None: of anybody)."""
+
+    run_id: str
+    owner_id: str | None
+    command: commands.Pause | commands.Resume | commands.Cancel
+
+    @property
+    def needs(self) -> Needs:
+        """Every open step of the run."""
+        return Needs(whole_runs=(self.run_id,))
+
+    def decide(self, ledger: Ledger) -> Run:
+        """Returns the run after the command; the same again if it had been given before."""
+        run = ledger.run(self.run_id)
+        if run is None or self.owner_id not in (None, run.owner_id):
+            raise NotFound(f"there is no run {self.run_id}")
+        if isinstance(self.command, commands.Cancel) and run.state is RunState.CANCELLED:
+            return run
+        if run.state in RUN_TERMINAL:
+            raise InvalidState(f"the run has ended: {run.state}")
+        if run.cancel_requested and not isinstance(self.command, commands.Cancel):
+            raise InvalidState("the run is being cancelled")
+        return ledger.decide(self.run_id, self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """The holder of an offer has started its attempt."""
+
+    lease: Lease
+
+    @property
+    def needs(self) -> Needs:
+        """The step of the lease."""
+        return Needs(steps=((self.lease.run_id, self.lease.node_id),))
+
+    def decide(self, ledger: Ledger) -> bool:
+        """Returns False if the lease is stale."""
+        lease = self.lease
+        attempt = ledger.attempt(lease.run_id, lease.node_id)
+        verdict = standing(ledger.step(lease.run_id, lease.node_id), attempt, lease)
+        if verdict is Standing.CURRENT and attempt is not None and attempt.state is AttemptState.OFFERED:
+            ledger.decide(lease.run_id, commands.ConfirmStart(lease.node_id))
+        return verdict is Standing.CURRENT
+
+
+class Verdict(StrEnum):
+    """What becomes of a report."""
+
+    ACCEPTED = "ACCEPTED"
+    LEASE_LOST = "LEASE_LOST"
+    ALREADY_REPORTED = "ALREADY_REPORTED"
+
+
+_VERDICTS: Mapping[Standing, Verdict] = {
+    Standing.CURRENT: Verdict.ACCEPTED,
+    Standing.REPEATED: Verdict.ACCEPTED,
+    Standing.OTHER_RESULT: Verdict.ALREADY_REPORTED,
+    Standing.STALE: Verdict.LEASE_LOST,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The holder of an attempt reports its end."""
+
+    lease: Lease
+    end: commands.EndAttempt
+
+    @property
+    def needs(self) -> Needs:
+        """The step of the lease."""
+        return Needs(steps=((self.lease.run_id, self.lease.node_id),))
+
+    def decide(self, ledger: Ledger) -> Verdict:
+        """Records the result if the lease is current; a repeat is accepted and changes nothing."""
+        lease = self.lease
+        step, attempt = ledger.step(lease.run_id, lease.node_id), ledger.attempt(lease.run_id, lease.node_id)
+        verdict = standing(step, attempt, lease, self.end.digest)
+        if verdict is Standing.CURRENT:
+            ledger.decide(lease.run_id, self.end)
+        return _VERDICTS[verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpireOffer:
+    """Takes back an offer that has lapsed by the database's clock."""
+
+    run_id: str
+    node_id: str
+
+    @property
+    def needs(self) -> Needs:
+        """The step in question."""
+        return Needs(steps=((self.run_id, self.node_id),))
+
+    def decide(self, ledger: Ledger) -> bool:
+        """Returns False if the offer was confirmed or taken back meanwhile."""
+        attempt = _open_attempt(ledger, self.run_id, self.node_id)
+        if attempt is None or attempt.state is not AttemptState.OFFERED:
+            return False
+        if attempt.offer_expire_time > ledger.tx.now:
+            return False
+        ledger.decide(self.run_id, commands.ExpireOffer(self.node_id))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Takes an attempt from a holder that is gone, if it still holds that very epoch."""
+
+    run_id: str
+    node_id: str
+    epoch: int
+    cause: str
+
+    @property
+    def needs(self) -> Needs:
+        """The step in question."""
+        return Needs(steps=((self.run_id, self.node_id),))
+
+    def decide(self, ledger: Ledger) -> bool:
+        """Returns False if the attempt has moved on meanwhile."""
+        attempt = _open_attempt(ledger, self.run_id, self.node_id)
+        if attempt is None or attempt.epoch != self.epoch:
+            return False
+        ledger.decide(self.run_id, _WITHDRAWALS[attempt.state](self.node_id, self.cause))
+        return True
+
+
+def _open_attempt(ledger: Ledger, run_id: str, node_id: str) -> Attempt | None:
+    step, attempt = ledger.step(run_id, node_id), ledger.attempt(run_id, node_id)
+    held = step is not None and step.state is StepState.LEASED
+    return attempt if held and attempt is not None and attempt.state not in ATTEMPT_TERMINAL else None
+
+
+def _expire(node_id: str, _cause: str) -> commands.Command:
+    return commands.ExpireOffer(node_id)
+
+
+_WITHDRAWALS: Mapping[AttemptState, Callable[[str, str], commands.Command]] = {
+    AttemptState.OFFERED: _expire,
+    AttemptState.RUNNING: commands.LoseAttempt,
+}

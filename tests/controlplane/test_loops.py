@@ -1,0 +1,163 @@
+"""What each duty does in one tick."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from audit import audit
+from rig import LEASE_SECONDS, Rig, control_plane, failed
+
+from towline_controlplane.ids import new_id
+from towline_controlplane.loops.lease_expiry import LeaseExpiry
+from towline_controlplane.loops.retry_timer import RetryTimer
+from towline_controlplane.model import RunState, StepState
+from towline_controlplane.submissions import Verdict
+
+Scenario = Callable[[Rig], Awaitable[None]]
+
+
+class FakeMonotonic:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[[Scenario], None]:
+    async def in_control_plane(scenario: Scenario) -> None:
+        async with control_plane(tmp_path) as rig:
+            await scenario(rig)
+
+    return lambda scenario: asyncio.run(in_control_plane(scenario))
+
+
+def lease_expiry(rig: Rig, monotonic: FakeMonotonic) -> LeaseExpiry:
+    return LeaseExpiry(rig.database, rig.orchestrator, LEASE_SECONDS, monotonic)
+
+
+def test_a_silent_agent_loses_its_attempt_which_another_runs(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        monotonic = FakeMonotonic()
+        expiry = lease_expiry(rig, monotonic)
+        run = await rig.start(["a"])
+        agent, other = await rig.agent("one"), await rig.agent("two")
+        (offer,) = await agent.pull()
+        await agent.start(offer)
+        assert await expiry.tick() == 0
+        rig.clock.advance(LEASE_SECONDS)
+        monotonic.now += LEASE_SECONDS
+        assert await expiry.tick() == 1
+        (again,) = await other.pull()
+        assert (again.attempt.number, again.attempt.epoch) == (2, 2)
+        assert await agent.report(offer) is Verdict.LEASE_LOST
+        assert await other.report(again) is Verdict.ACCEPTED
+        await audit(rig, run.id)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("jump_seconds", [3600, -3600])
+def test_a_jump_of_the_database_clock_expires_nobody(play: Callable[[Scenario], None], jump_seconds: float) -> None:
+    async def scenario(rig: Rig) -> None:
+        monotonic = FakeMonotonic()
+        expiry = lease_expiry(rig, monotonic)
+        await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        await agent.start(offer)
+        await expiry.tick()
+        rig.clock.advance(jump_seconds)
+        monotonic.now += LEASE_SECONDS / 2
+        assert await expiry.tick() == 0
+        await agent.renew()
+        monotonic.now += LEASE_SECONDS
+        assert await expiry.tick() == 0
+        assert await agent.report(offer) is Verdict.ACCEPTED
+
+    play(scenario)
+
+
+def test_a_control_plane_that_was_down_itself_waits_a_whole_lease(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        await agent.start(offer)
+        rig.clock.advance(600)
+        assert await lease_expiry(rig, FakeMonotonic()).tick() == 0
+        assert await agent.report(offer) is Verdict.ACCEPTED
+
+    play(scenario)
+
+
+def test_attempts_of_an_earlier_session_are_lost_at_once(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start(["a", "b"])
+        agent = await rig.agent()
+        started, offered = await agent.pull()
+        await agent.start(started)
+        agent.session_id = new_id()
+        await agent.open_session()
+        expiry = lease_expiry(rig, FakeMonotonic())
+        assert await expiry.withdraw_earlier_sessions(agent.id, agent.session_id) == 2
+        assert await expiry.tick() == 0
+        again = {offer.step.node_id: offer.attempt.number for offer in await agent.pull()}
+        assert again == {started.step.node_id: 2, offered.step.node_id: 1}
+        await audit(rig, run.id)
+
+    play(scenario)
+
+
+def test_an_unsafe_step_is_parked_when_its_agent_is_lost(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start([{"id": "a", "sideEffects": "UNSAFE"}])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        await agent.start(offer)
+        agent.session_id = new_id()
+        await agent.open_session()
+        await lease_expiry(rig, FakeMonotonic()).tick()
+        assert (await rig.steps(run.id))["a"].state is StepState.PARKED
+        assert await agent.pull() == []
+
+    play(scenario)
+
+
+def test_a_step_that_kills_its_agents_fails_in_the_end(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start([{"id": "a", "retryConfig": {"maxLost": 2}}])
+        agent = await rig.agent()
+        for number in (1, 2, 3):
+            (offer,) = await agent.pull()
+            assert offer.attempt.number == number
+            await agent.start(offer)
+            agent.session_id = new_id()
+            await agent.open_session()
+            await lease_expiry(rig, FakeMonotonic()).tick()
+        ended = await rig.run(run.id)
+        assert ended.state is RunState.FAILED
+        assert ended.error is not None
+        assert ended.error.code == "AGENT_LOST"
+        await audit(rig, run.id)
+
+    play(scenario)
+
+
+def test_the_retry_timer_rings_when_a_step_is_due(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start([{"id": "a", "retryConfig": {"backoffMs": 1000}}])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        await agent.report(offer, failed("a"))
+        timer = RetryTimer(rig.database, rig.doorbell)
+        async with rig.doorbell.listen(f"queue:{queue}" for queue in await rig.queue_ids()) as bell:
+            assert await timer.tick() == pytest.approx(0.5)
+            assert not await bell.wait(0)
+            rig.clock.advance(0.5)
+            await timer.tick()
+            assert await bell.wait(10)
+
+    play(scenario)
