@@ -1,0 +1,175 @@
+"""The agent process: reads the settings, starts the supervisor before gRPC exists, and runs the agent until a signal.
+
+The first SIGTERM or SIGINT drains, the second stops at once. The exit code says why the process ended; a service
+manager need not restart it after 76, 77 or 78.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from enum import IntEnum
+from importlib.metadata import version
+
+import psutil
+import structlog
+from pydantic import ValidationError
+
+from towline.v1.agent_service_pb2 import EnrollRequest
+from towline_agent import enrollment, prctl
+from towline_agent.clock import Backoff, SystemClock
+from towline_agent.control_plane import CredentialRefused, SessionReplaced
+from towline_agent.enrollment import Identity, NotEnrolled
+from towline_agent.execution import Supervisor
+from towline_agent.files import lock_folder, private_folder, write_private
+from towline_agent.settings import Settings
+from towline_agent.telemetry import configure_logging
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+class ExitCode(IntEnum):
+    """Why the process ended."""
+
+    OK = 0
+    SESSION_REPLACED = 76
+    CREDENTIAL_REFUSED = 77
+    CONFIGURATION = 78
+    STOPPED_AT_ONCE = 130
+
+
+def main() -> int:
+    """Runs an agent process; returns its exit code."""
+    try:
+        settings = Settings.model_validate({})
+    except ValidationError as error:
+        for problem in error.errors():
+            sys.stderr.write(f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}\n")
+        return ExitCode.CONFIGURATION
+    configure_logging(settings.log_level)
+    try:
+        return _run(settings)
+    except BlockingIOError:
+        return _explain(ExitCode.CONFIGURATION, "another agent runs on the state folder")
+    except NotEnrolled as error:
+        return _explain(ExitCode.CREDENTIAL_REFUSED, str(error))
+    except SessionReplaced as error:
+        return _explain(ExitCode.SESSION_REPLACED, f"another process took over: {error}")
+    except CredentialRefused as error:
+        return _explain(ExitCode.CREDENTIAL_REFUSED, f"the credential was refused: {error}")
+
+
+def _explain(code: ExitCode, reason: str) -> ExitCode:
+    log.error("agent_ended", reason=reason, exit_code=int(code))
+    return code
+
+
+def _run(settings: Settings) -> ExitCode:
+    # The supervisor forks, gRPC must never see a fork: it starts before gRPC is imported.
+    from towline_agent.supervisor_client import ProcessSupervisor
+
+    supervisor = ProcessSupervisor.start()
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    if sys.platform == "linux":
+        prctl.refuse_inspection()
+    lock_folder(private_folder(settings.state_dir))
+    return asyncio.run(_serve(settings, supervisor))
+
+
+class _Signals:
+    """What SIGTERM and SIGINT do: the first what `first` says, the second ends the task."""
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        self.count = 0
+        self.end_task: Callable[[], object] = task.cancel if task is not None else sys.exit
+        self.first: Callable[[], object] = self.end_task
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._received)
+
+    def _received(self) -> None:
+        self.count += 1
+        (self.first if self.count == 1 else self.end_task)()
+
+
+async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
+    signals = _Signals()
+    try:
+        await _live(settings, await _identity(settings), supervisor, signals)
+    except asyncio.CancelledError:
+        return ExitCode.OK if signals.count == 1 else ExitCode.STOPPED_AT_ONCE
+    finally:
+        await supervisor.close()
+    return ExitCode.OK
+
+
+async def _live(settings: Settings, identity: Identity, supervisor: Supervisor, signals: _Signals) -> None:
+    from towline_agent.agent import Agent, Options, describe
+    from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
+    from towline_agent.workshop import Surroundings
+
+    control_plane = GrpcControlPlane(settings.server, identity.credential)
+    agent = Agent(
+        control_plane,
+        GrpcLeaseRenewal(settings.server, identity.credential),
+        supervisor,
+        Options(
+            info=describe(settings.slots, settings.labels, version("towline")),
+            state_dir=settings.state_dir.absolute(),
+            surroundings=Surroundings(settings.http_allow, os.environ.get("PATH", os.defpath)),
+            drain_seconds=settings.drain_seconds,
+        ),
+        _free_memory,
+        SystemClock(),
+    )
+    agent.on_ready = lambda: _ready(settings, identity)
+    signals.first = agent.drain
+    log.info("agent_starting", agent=identity.agent_id, name=settings.name, server=settings.server)
+    try:
+        await agent.run()
+    finally:
+        await control_plane.close()
+
+
+def _free_memory() -> int:
+    return psutil.virtual_memory().available
+
+
+def _ready(settings: Settings, identity: Identity) -> None:
+    log.info("agent_ready", agent=identity.agent_id)
+    if settings.ready_file is not None:
+        write_private(settings.ready_file, json.dumps({"agentId": identity.agent_id}).encode())
+
+
+async def _identity(settings: Settings) -> Identity:
+    from towline_agent.grpc_control_plane import GrpcControlPlane
+
+    file = settings.state_dir / "credential.json"
+    known = enrollment.load(file)
+    if known is not None:
+        return known
+    request = EnrollRequest(token=_token(settings), name=settings.name)
+    control_plane = GrpcControlPlane(settings.server)
+    try:
+        identity = await enrollment.enroll(control_plane.enroll, request, Backoff(SystemClock().jitter), asyncio.sleep)
+    finally:
+        await control_plane.close()
+    enrollment.save(file, identity)
+    log.info("agent_enrolled", agent=identity.agent_id, name=settings.name)
+    return identity
+
+
+def _token(settings: Settings) -> str:
+    try:
+        token = settings.read_enrollment_token()
+    except OSError as error:
+        raise NotEnrolled(f"the enrollment token cannot be read: {error}") from error
+    if not token:
+        raise NotEnrolled("set TOWLINE_ENROLLMENT_TOKEN or TOWLINE_ENROLLMENT_TOKEN_FILE for the first start")
+    return token
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""The agent put together: its loops, the thread that renews its leases, and the ways in which it ends.
+
+Ends cleanly by `drain` (ask for nothing more, wait for what runs, report it, within a bound), at once by cancellation,
+and with AgentMustStop when the control plane has given its place away; then nothing is left running either.
+"""
+
+import asyncio
+import platform
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from towline.v1.agent_pb2 import AgentInfo
+from towline_agent.attempts import Attempts
+from towline_agent.bundles import Bundles
+from towline_agent.clock import Clock, Signal
+from towline_agent.control_plane import AgentMustStop, ControlPlane, LeaseRenewal
+from towline_agent.execution import Supervisor
+from towline_agent.heartbeat import Heartbeat
+from towline_agent.holdings import Holdings
+from towline_agent.intake import Intake
+from towline_agent.log_spool import LogSpool
+from towline_agent.log_stream import LogStream
+from towline_agent.outbox import Outbox
+from towline_agent.pull import PullLoop
+from towline_agent.report import ReportLoop
+from towline_agent.session import Ended, Fenced, Notice, Renewed, Session
+from towline_agent.spool import ResultSpool
+from towline_agent.workshop import Surroundings, Workshop
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+FAREWELL_SECONDS = 5.0
+"""How long a drained agent tries to hand over its last results and logs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an agent is, beside whom it works with."""
+
+    info: AgentInfo
+    state_dir: Path
+    surroundings: Surroundings
+    drain_seconds: float = 30.0
+
+
+def describe(slots: int, labels: dict[str, str], version: str) -> AgentInfo:
+    """What this machine says of itself."""
+    system = f"{platform.system()}/{platform.machine()}".lower()
+    return AgentInfo(slots=slots, labels=labels, version=version, hostname=platform.node(), platform=system)
+
+
+class Agent:
+    """One agent; `run` is its whole life."""
+
+    def __init__(
+        self,
+        control_plane: ControlPlane,
+        renewal: LeaseRenewal,
+        supervisor: Supervisor,
+        options: Options,
+        free_memory: Callable[[], int],
+        clock: Clock,
+    ) -> None:
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called after the first accepted Sync."""
+        self._options = options
+        self._clock = clock
+        self._renewal = renewal
+        self._draining = asyncio.Event()
+        self._progress = Signal(clock)
+        self._ended = asyncio.Event()
+        self._end: Exception | None = None
+        self._holdings = Holdings(clock, self._sync_now)
+        self._session = Session(clock, self._introduce)
+        self._intake = Intake(options.info.slots, self._holdings, free_memory, clock)
+        self._outbox = Outbox(ResultSpool(options.state_dir / "results"), clock)
+        self._logs = LogSpool(options.state_dir / "logs", clock)
+        self._log_stream = LogStream(control_plane, self._session, clock)
+        self._bundles = Bundles(options.state_dir / "plugins", control_plane, clock)
+        self._workshop = Workshop(options.state_dir / "work", self._bundles, options.surroundings)
+        logs = (self._logs, self._log_stream)
+        self._attempts = Attempts(self._holdings, self._intake.slots, supervisor, self._workshop, logs, self._outbox)
+        self._attempts.concluded = self._log_stream.emptied = self._progress.set
+        self._pull = PullLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
+        self._report = ReportLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
+        hear = partial(asyncio.get_running_loop().call_soon_threadsafe, self._hear)
+        self._heartbeat = Heartbeat(renewal, self._session.id, options.info, self._holdings.snapshot, hear, clock)
+
+    def drain(self) -> None:
+        """Makes `run` end once what runs has ended and is reported."""
+        self._intake.slots.close()
+        self._draining.set()
+
+    async def run(self) -> None:
+        """Lives until drained; raises AgentMustStop if the control plane ends it."""
+        for file in self._logs.left_behind():
+            self._log_stream.finish(file)
+        thread = threading.Thread(target=self._heartbeat.run, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            await self._run_loops()
+        finally:
+            self._heartbeat.stop()
+            self._renewal.close()
+            await asyncio.to_thread(thread.join)
+            await self._bundles.close()
+
+    async def _run_loops(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as loops:
+                self._attempts.run_in(loops)
+                pull = loops.create_task(self._pull.run())
+                rest = [loops.create_task(part.run()) for part in (self._report, self._log_stream)]
+                rest.append(loops.create_task(self._watch_end()))
+                await self._draining.wait()
+                pull.cancel()
+                await self._finish()
+                for task in rest:
+                    task.cancel()
+        except BaseExceptionGroup as group:
+            ends = group.subgroup(AgentMustStop)
+            if ends is None:
+                raise
+            raise _first(ends) from None
+
+    async def _watch_end(self) -> None:
+        await self._ended.wait()
+        if self._end is not None:
+            raise self._end
+
+    async def _finish(self) -> None:
+        log.info("draining", running=self._intake.slots.occupied, seconds=self._options.drain_seconds)
+        if not await self._within(self._options.drain_seconds, lambda: not self._intake.slots.occupied):
+            self._attempts.shut_down()
+            if not await self._within(FAREWELL_SECONDS * 2, lambda: not self._intake.slots.occupied):
+                self._attempts.abandon()
+        await self._within(FAREWELL_SECONDS, lambda: self._outbox.settled)
+        await self._within(FAREWELL_SECONDS, lambda: not self._log_stream)
+
+    async def _within(self, seconds: float, holds: Callable[[], bool]) -> bool:
+        until = self._clock.monotonic() + seconds
+        while not holds():
+            left = until - self._clock.monotonic()
+            if left <= 0:
+                return False
+            await self._progress.wait(left)
+        return True
+
+    def _sync_now(self) -> None:
+        self._heartbeat.wake()
+
+    def _introduce(self) -> None:
+        self._heartbeat.introduce()
+
+    def _hear(self, notice: Notice) -> None:
+        match notice:
+            case Renewed():
+                self._renewed(notice)
+            case Fenced():
+                self._session.shut()
+                self._attempts.fence()
+            case Ended():
+                self._end = notice.error
+                self._ended.set()
+
+    def _renewed(self, notice: Renewed) -> None:
+        self._holdings.confirmed(notice.confirmed)
+        for directive in notice.directives:
+            self._attempts.direct(directive)
+        self._session.renewed()
+        self.on_ready()
+        self.on_ready = lambda: None
+
+
+def _first(group: BaseExceptionGroup[AgentMustStop]) -> AgentMustStop:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,180 @@
+"""Runs attempts: one task for each, from its offer until its result is on its way.
+
+Owns what `lifecycle` decides and does what it says. A slot is free again once no process is left and the result is on
+disk; an attempt that goes wrong in an unforeseen way becomes a failed attempt and disturbs no other.
+"""
+
+import asyncio
+from collections.abc import Callable
+from types import MappingProxyType
+
+import structlog
+
+from towline.v1.agent_service_pb2 import AttemptResult, Directive, Offer
+from towline_agent.bundles import BundleUnavailable
+from towline_agent.execution import EndReason, Exit, Supervisor
+from towline_agent.holdings import Attempt, Holdings, lease_key
+from towline_agent.lifecycle import Action, Event
+from towline_agent.log_spool import AttemptLog, LogSpool
+from towline_agent.log_stream import LogStream
+from towline_agent.outbox import Outbox
+from towline_agent.outcomes import Evidence, decide, failed, not_prepared
+from towline_agent.slots import Slots
+from towline_agent.workshop import Workshop
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+_DIRECTED = MappingProxyType({Directive.CANCEL: Event.CANCEL, Directive.RELEASE: Event.RELEASE})
+
+
+class Attempts:
+    """All attempts of this agent; `concluded` is called after each one leaves its slot or its verdict is in."""
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        slots: Slots,
+        supervisor: Supervisor,
+        workshop: Workshop,
+        logs: tuple[LogSpool, LogStream],
+        outbox: Outbox,
+    ) -> None:
+        self.concluded: Callable[[], None] = lambda: None
+        self._holdings = holdings
+        self._slots = slots
+        self._supervisor = supervisor
+        self._workshop = workshop
+        self._log_spool, self._log_stream = logs
+        self._outbox = outbox
+        self._work: dict[str, asyncio.Task[AttemptResult]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._actions: MappingProxyType[Action, Callable[[str], object]] = MappingProxyType(
+            {
+                Action.NONE: lambda key: None,
+                Action.REPORT: lambda key: None,
+                Action.ABORT: lambda key: self._work[key].cancel(),
+                Action.STOP: supervisor.stop,
+                Action.DROP: self._drop,
+            }
+        )
+
+    def run_in(self, tasks: asyncio.TaskGroup) -> None:
+        """Gives the attempts to come a group to run in; when it is cancelled, what runs is killed."""
+        self._tasks = tasks
+
+    def start(self, offer: Offer) -> None:
+        """Starts an offered attempt in the slot that was taken for it."""
+        attempt = self._holdings.add(offer)
+        if attempt is None:
+            log.warning("offer_repeated", run=offer.lease.run_id, node=offer.lease.node_id)
+            self._slots.release()
+            return
+        output = self._log_spool.open(attempt.key, offer.lease, offer.limits.log_bytes)
+        self._log_stream.follow(output.file)
+        tasks = self._group()
+        self._work[attempt.key] = tasks.create_task(self._produce(attempt, output))
+        tasks.create_task(self._live(attempt, output))
+        log.debug("attempt_started", **attempt.names)
+
+    def direct(self, directive: Directive) -> None:
+        """Does what the control plane wants done with an attempt; one that is gone is none of its business."""
+        attempt, event = self._holdings.get(lease_key(directive.lease)), _DIRECTED.get(directive.action)
+        if attempt is None or event is None:
+            return
+        log.info("attempt_directed", action=event, reason=directive.reason, **attempt.names)
+        attempt.stop_reason = attempt.stop_reason or directive.reason
+        self._apply(attempt, event)
+
+    def fence(self) -> None:
+        """Kills all that runs at once; nothing of it is ever reported."""
+        for attempt in self._holdings:
+            self._apply(attempt, Event.FENCE)
+
+    def shut_down(self) -> None:
+        """Asks all that runs to end; it is reported as lost with the agent."""
+        for attempt in self._holdings:
+            self._apply(attempt, Event.SHUTDOWN)
+
+    def answered(self, key: str) -> None:
+        """The control plane gave its verdict on the result."""
+        attempt = self._holdings.get(key)
+        if attempt is not None:
+            attempt.apply(Event.VERDICT)
+            self._holdings.remove(key)
+        self.concluded()
+
+    def abandon(self) -> None:
+        """Kills what still runs, whatever phase it is in, and reports nothing of it."""
+        for work in self._work.values():
+            work.cancel()
+
+    def _group(self) -> asyncio.TaskGroup:
+        if self._tasks is None:
+            raise RuntimeError("attempts were started before they had a group to run in")
+        return self._tasks
+
+    def _apply(self, attempt: Attempt, event: Event) -> None:
+        self._actions[attempt.apply(event)](attempt.key)
+
+    def _drop(self, key: str) -> None:
+        self._outbox.drop(key)
+        self._holdings.remove(key)
+        self.concluded()
+
+    async def _produce(self, attempt: Attempt, output: AttemptLog) -> AttemptResult:
+        try:
+            self._apply(attempt, Event.BEGIN)
+            launch = await self._workshop.prepare(attempt.offer, attempt.key)
+            self._apply(attempt, Event.LAUNCH)
+            end = await self._supervisor.run(launch, output.write)
+        except BundleUnavailable as error:
+            return failed(error.failure)
+        except OSError as error:
+            return failed(not_prepared(error))
+        except Exception as error:
+            log.exception("attempt_broken", **attempt.names)
+            return failed(not_prepared(error))
+        if end.killed:
+            output.note(f"{len(end.killed)} processes outlived the plugin and were killed")
+        return _decide(attempt, end, output)
+
+    async def _live(self, attempt: Attempt, output: AttemptLog) -> None:
+        work = self._work[attempt.key]
+        await asyncio.wait([work])
+        del self._work[attempt.key]
+        result = _decide(attempt, Exit(EndReason.STOPPED), output) if work.cancelled() else work.result()
+        if attempt.apply(Event.END) is Action.REPORT:
+            await self._report(attempt, result, output)
+        else:
+            self._log_stream.forget(output.file)
+            self._holdings.remove(attempt.key)
+            self._slots.release()
+        self.concluded()
+        await self._workshop.clean(attempt.key)
+
+    async def _report(self, attempt: Attempt, result: AttemptResult, output: AttemptLog) -> None:
+        output.finish()
+        self._log_stream.finish(output.file)
+        result.lease.CopyFrom(attempt.offer.lease)
+        result.log_bytes = output.file.size
+        await self._outbox.keep(attempt.key, result)
+        self._slots.release()
+        if self._holdings.get(attempt.key) is attempt:
+            self._outbox.add(attempt.key, result)
+        else:  # released while it was written
+            self._outbox.drop(attempt.key)
+        if result.outcome != AttemptResult.SUCCEEDED:
+            log.info("attempt_failed", code=result.failure.code, message=result.failure.message, **attempt.names)
+
+
+def _decide(attempt: Attempt, end: Exit, output: AttemptLog) -> AttemptResult:
+    limits = attempt.offer.limits
+    evidence = Evidence(
+        timeout_seconds=limits.timeout.ToTimedelta().total_seconds(),
+        memory_bytes=limits.memory_bytes,
+        output_bytes=limits.output_bytes,
+        stopped_by=attempt.stopped_by,
+        stop_reason=attempt.stop_reason,
+        last_errors=output.last_errors,
+    )
+    return decide(attempt.offer.lease, end, evidence)

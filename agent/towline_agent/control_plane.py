@@ -1,0 +1,93 @@
+"""What the agent asks of the control plane, and the errors that say what to do next.
+
+`grpc_control_plane.py` speaks to a real one and `testing.py` plays one. An error names the decision of the caller,
+never the transport's reason for it.
+
+    ControlPlaneError
+    ├── Unavailable             repeat the call later
+    ├── SessionUnknown          Sync with the agent's info, then repeat the call
+    ├── RequestRefused          this request can never succeed: do not repeat it
+    └── AgentMustStop           nothing that this process does will be accepted again
+        ├── SessionReplaced     another process runs with this agent's credential
+        └── CredentialRefused   the credential or the enrollment token is not valid (any more)
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from towline.v1.agent_service_pb2 import (
+    AppendLogsRequest,
+    AppendLogsResponse,
+    EnrollRequest,
+    EnrollResponse,
+    PullRequest,
+    PullResponse,
+    ReportRequest,
+    ReportResponse,
+    SyncRequest,
+    SyncResponse,
+)
+
+
+class ControlPlaneError(Exception):
+    """A call without a usable answer."""
+
+
+class Unavailable(ControlPlaneError):
+    """The control plane is away or busy; whether it saw the request is not known."""
+
+
+class SessionUnknown(ControlPlaneError):
+    """The control plane does not know this session."""
+
+
+class RequestRefused(ControlPlaneError):
+    """The control plane cannot accept this request, however often it is sent."""
+
+
+class AgentMustStop(ControlPlaneError):
+    """This process has lost its place."""
+
+
+class SessionReplaced(AgentMustStop):
+    """Another process took over the agent's identity."""
+
+
+class CredentialRefused(AgentMustStop):
+    """The control plane does not accept who we say we are."""
+
+
+class ControlPlane(Protocol):
+    """The calls of the event loop. Each raises a ControlPlaneError."""
+
+    async def enroll(self, request: EnrollRequest) -> EnrollResponse:
+        """Trades an enrollment token for an identity; needs no credential."""
+        ...
+
+    async def pull(self, request: PullRequest) -> PullResponse:
+        """Waits for work, at most as long as the request says."""
+        ...
+
+    async def report(self, request: ReportRequest) -> ReportResponse:
+        """Ends attempts; safe to repeat."""
+        ...
+
+    def append_logs(self, requests: AsyncIterator[AppendLogsRequest]) -> AsyncIterator[AppendLogsResponse]:
+        """Answers each request in order, for as long as both sides go on."""
+        ...
+
+    def fetch_plugin(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Yields the bytes of a bundle from `offset` on."""
+        ...
+
+
+class LeaseRenewal(Protocol):
+    """The one call that has a thread and a connection of its own, so that no load in the event loop delays it."""
+
+    def sync(self, request: SyncRequest, timeout_seconds: float) -> SyncResponse:
+        """Renews the leases and brings directives; blocks. Raises a ControlPlaneError."""
+        ...
+
+    def close(self) -> None:
+        """Makes a call under way fail at once; may be called from any thread."""
+        ...

@@ -1,0 +1,92 @@
+"""What the agent asks of the process side: run one attempt's processes, see its output, learn how it ended.
+
+The agent proper (sessions, leases, spools) knows only these nouns; `supervisor_client.py` implements `Supervisor`
+with real processes and `testing.py` with a scripted one.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+
+class EndReason(StrEnum):
+    """Why the processes of an attempt are gone."""
+
+    EXITED = "EXITED"
+    SIGNALED = "SIGNALED"
+    TIMEOUT = "TIMEOUT"
+    MEMORY_LIMIT = "MEMORY_LIMIT"
+    STOPPED = "STOPPED"
+    SPAWN_FAILED = "SPAWN_FAILED"
+    SUPERVISOR_LOST = "SUPERVISOR_LOST"
+
+
+class OutputStream(StrEnum):
+    """Where a line of output came from; the value is its letter in the log format."""
+
+    STDOUT = "O"
+    STDERR = "E"
+    SYSTEM = "S"
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One attempt as processes see it. `key` is unique per hand-out; sizes in bytes, times in seconds."""
+
+    key: str
+    entry_point: str
+    work_dir: Path
+    plugin_dir: Path | None
+    """The unpacked bundle, never written to; None for a built-in."""
+    environment: dict[str, str]
+    """The whole environment: nothing of the agent's own is inherited."""
+    stdin: bytes
+    timeout_seconds: float
+    memory_bytes: int
+    output_bytes: int
+    """Largest accepted result document."""
+    kill_grace_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How the processes of an attempt ended. No process of the attempt is left when it is known."""
+
+    reason: EndReason
+    exit_code: int | None = None
+    signal: int | None = None
+    result: bytes = b""
+    """What was written to the result descriptor, at most `output_bytes`."""
+    result_truncated: bool = False
+    peak_memory_bytes: int = 0
+    cpu_seconds: float = 0.0
+    elapsed_seconds: float = 0.0
+    message: str = ""
+    """For SPAWN_FAILED and SUPERVISOR_LOST: what went wrong."""
+    killed: tuple[int, ...] = field(default=())
+    """Processes that outlived the main one and had to be killed."""
+
+
+OnOutput = Callable[[OutputStream, bytes], None]
+"""Called in the event loop with the raw bytes as they are read; lines may be cut anywhere."""
+
+
+class Supervisor(Protocol):
+    """Runs attempts as process trees under limits."""
+
+    async def run(self, launch: Launch, on_output: OnOutput) -> Exit:
+        """Runs an attempt to its end; if cancelled, kills the tree first."""
+        ...
+
+    def stop(self, key: str) -> None:
+        """Asks the tree of `key` to end (SIGTERM, grace, SIGKILL); `run` then answers STOPPED.
+
+        Unknown keys are ignored.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Kills what still runs and ends the supervisor."""
+        ...

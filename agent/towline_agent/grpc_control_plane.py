@@ -1,0 +1,190 @@
+"""The control plane over gRPC. Imported only after the supervisor has started: gRPC and fork do not mix.
+
+Turns every status into the error that says what to do; the reason in the error details decides before the code does.
+"""
+
+from collections.abc import AsyncIterator, Iterable
+from types import MappingProxyType
+from typing import cast
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from towline.v1.agent_service_pb2 import (
+    AppendLogsRequest,
+    AppendLogsResponse,
+    EnrollRequest,
+    EnrollResponse,
+    FetchPluginRequest,
+    FetchPluginResponse,
+    PullRequest,
+    PullResponse,
+    ReportRequest,
+    ReportResponse,
+    SyncRequest,
+    SyncResponse,
+)
+from towline_agent.control_plane import (
+    ControlPlaneError,
+    CredentialRefused,
+    RequestRefused,
+    SessionReplaced,
+    SessionUnknown,
+    Unavailable,
+)
+
+CALL_SECONDS = 10.0
+PULL_GRACE_SECONDS = 5.0
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+OPTIONS = (
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Leases are renewed over a connection that shares nothing with the data.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+_SERVICE = "/towline.v1.AgentService/"
+_BY_REASON: MappingProxyType[str, type[ControlPlaneError]] = MappingProxyType(
+    {"SESSION_UNKNOWN": SessionUnknown, "SESSION_REPLACED": SessionReplaced}
+)
+_BY_CODE: MappingProxyType[grpc.StatusCode, type[ControlPlaneError]] = MappingProxyType(
+    {
+        grpc.StatusCode.UNAUTHENTICATED: CredentialRefused,
+        grpc.StatusCode.PERMISSION_DENIED: CredentialRefused,
+        grpc.StatusCode.INVALID_ARGUMENT: RequestRefused,
+        grpc.StatusCode.OUT_OF_RANGE: RequestRefused,
+        grpc.StatusCode.NOT_FOUND: RequestRefused,
+        grpc.StatusCode.ALREADY_EXISTS: RequestRefused,
+        grpc.StatusCode.UNIMPLEMENTED: RequestRefused,
+        # A message that is too large for the receiver.
+        grpc.StatusCode.RESOURCE_EXHAUSTED: RequestRefused,
+    }
+)
+
+
+class GrpcControlPlane:
+    """The calls of the event loop, over one channel; made within the loop."""
+
+    def __init__(self, address: str, credential: str | None = None) -> None:
+        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+        self._metadata = _metadata(credential)
+        self._enroll = self._channel.unary_unary(
+            f"{_SERVICE}Enroll", EnrollRequest.SerializeToString, EnrollResponse.FromString
+        )
+        self._pull = self._channel.unary_unary(
+            f"{_SERVICE}Pull", PullRequest.SerializeToString, PullResponse.FromString
+        )
+        self._report = self._channel.unary_unary(
+            f"{_SERVICE}Report", ReportRequest.SerializeToString, ReportResponse.FromString
+        )
+        self._append_logs = self._channel.stream_stream(
+            f"{_SERVICE}AppendLogs", AppendLogsRequest.SerializeToString, AppendLogsResponse.FromString
+        )
+        self._fetch_plugin = self._channel.unary_stream(
+            f"{_SERVICE}FetchPlugin", FetchPluginRequest.SerializeToString, FetchPluginResponse.FromString
+        )
+
+    async def enroll(self, request: EnrollRequest) -> EnrollResponse:
+        """Trades an enrollment token for an identity."""
+        try:
+            return await self._enroll(request, timeout=CALL_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+
+    async def pull(self, request: PullRequest) -> PullResponse:
+        """Waits for work, at most as long as the request says and the network may need."""
+        wait = request.wait.ToTimedelta().total_seconds()
+        try:
+            return await self._pull(request, timeout=wait + PULL_GRACE_SECONDS, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+
+    async def report(self, request: ReportRequest) -> ReportResponse:
+        """Ends attempts."""
+        try:
+            return await self._report(request, timeout=CALL_SECONDS, metadata=self._metadata)
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+
+    async def append_logs(self, requests: AsyncIterator[AppendLogsRequest]) -> AsyncIterator[AppendLogsResponse]:
+        """Opens one stream; ends it when the caller goes."""
+        call = self._append_logs(requests, metadata=self._metadata)
+        try:
+            async for response in call:
+                yield response
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+        finally:
+            call.cancel()
+
+    async def fetch_plugin(self, digest: str, offset: int) -> AsyncIterator[bytes]:
+        """Streams a bundle."""
+        call = self._fetch_plugin(FetchPluginRequest(digest=digest, offset=offset), metadata=self._metadata)
+        try:
+            async for response in call:
+                yield response.chunk
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Closes the channel and all its calls."""
+        await self._channel.close()
+
+
+class GrpcLeaseRenewal:
+    """Sync over a channel of its own, for a thread of its own."""
+
+    def __init__(self, address: str, credential: str) -> None:
+        self._channel = grpc.insecure_channel(address, options=OPTIONS)
+        self._metadata = _metadata(credential)
+        self._sync = self._channel.unary_unary(
+            f"{_SERVICE}Sync", SyncRequest.SerializeToString, SyncResponse.FromString
+        )
+
+    def sync(self, request: SyncRequest, timeout_seconds: float) -> SyncResponse:
+        """Renews the leases; blocks."""
+        try:
+            return self._sync(request, timeout=timeout_seconds, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise _error(error) from error
+        except ValueError as error:  # the channel was closed meanwhile
+            raise Unavailable(str(error)) from error
+
+    def close(self) -> None:
+        """Closes the channel; a call under way fails."""
+        self._channel.close()
+
+
+def _metadata(credential: str | None) -> tuple[tuple[str, str], ...]:
+    return () if credential is None else (("authorization", f"Bearer {credential}"),)
+
+
+def _error(error: grpc.RpcError) -> ControlPlaneError:
+    code = error.code()
+    kind = _BY_REASON.get(_reason(error), _BY_CODE.get(code, Unavailable))
+    return kind(f"{code.name}: {error.details() or 'no details'}")
+
+
+def _reason(error: grpc.RpcError) -> str:
+    metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    details = dict(metadata).get("grpc-status-details-bin")
+    return _reason_in_status(details) if isinstance(details, bytes) else ""
+
+
+def _reason_in_status(data: bytes) -> str:
+    info = ErrorInfo()
+    try:
+        details = Status.FromString(data).details
+        return next((info.reason for detail in details if detail.Unpack(info)), "")
+    except DecodeError:
+        return ""

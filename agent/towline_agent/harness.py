@@ -1,0 +1,139 @@
+"""Runs a Python entry point in a forked, plugin-free interpreter and turns what it does into a result document.
+
+Knows the plugin protocol and no plugin. The attempt ends when the function returns: threads that it left behind and
+`atexit` hooks are not waited for.
+"""
+
+import importlib
+import inspect
+import io
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+from towline_sdk.plugin import PermanentError, TransientError
+
+PYTHON_PREFIX = "python:"
+RESULT_DESCRIPTOR = 3
+TRANSIENT_EXIT_CODE = 75
+
+_PERMANENT_EXIT_CODE = 1
+_LONGEST_MESSAGE = 4096
+
+
+def run(entry_point: str, plugin_dir: Path | None, environment: dict[str, str]) -> int:
+    """Calls the entry point once and returns the exit code; the result document is written by then."""
+    _become(entry_point, environment)
+    streams = _open_standard_streams()
+    try:
+        document, code = _encode(_call(entry_point, plugin_dir)), os.EX_OK
+    except SystemExit as stop:
+        document, code = b"", _exit_code(stop)
+    except TransientError as error:
+        document, code = _describe("TRANSIENT", error.code, str(error), error.retry_after_ms), TRANSIENT_EXIT_CODE
+    except PermanentError as error:
+        document, code = _describe("PERMANENT", error.code, str(error)), _PERMANENT_EXIT_CODE
+    except BaseException as error:  # noqa: BLE001 - whatever plugin code raises is the outcome of its attempt
+        traceback.print_exception(type(error), error, _plugin_frames(error.__traceback__))
+        summary = traceback.format_exception_only(error)[-1].strip()
+        document, code = _describe("PERMANENT", "PLUGIN_ERROR", summary), _PERMANENT_EXIT_CODE
+    for stream in streams:
+        with suppress(OSError, ValueError):  # the plugin may have closed it, or nobody reads it any more
+            stream.flush()
+    return code if _write(document) else _PERMANENT_EXIT_CODE
+
+
+def _become(entry_point: str, environment: dict[str, str]) -> None:
+    sys.argv = [entry_point]
+    sys.dont_write_bytecode = True  # a bundle is never written to
+    os.environ.clear()
+    os.environ.update(environment)
+    time.tzset()
+
+
+def _open_standard_streams() -> tuple[io.TextIOWrapper, io.TextIOWrapper]:
+    sys.stdin = sys.__stdin__ = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+    output, errors = _line_writer(1), _line_writer(2)
+    sys.stdout = sys.__stdout__ = output
+    sys.stderr = sys.__stderr__ = errors
+    return output, errors
+
+
+def _line_writer(descriptor: int) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(io.FileIO(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
+
+
+def _call(entry_point: str, plugin_dir: Path | None) -> object:
+    function = _load(entry_point, plugin_dir)
+    request = json.loads(sys.stdin.buffer.read())
+    parameters = inspect.signature(function).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return function(**request)
+    declared = {parameter.name for parameter in parameters}
+    return function(**{name: value for name, value in request.items() if name in declared})
+
+
+def _load(entry_point: str, plugin_dir: Path | None) -> Callable[..., object]:
+    module, _, function = entry_point.removeprefix(PYTHON_PREFIX).partition(":")
+    if plugin_dir is not None:
+        _forget_modules_of(plugin_dir)
+        sys.path.insert(0, str(plugin_dir))
+    return getattr(importlib.import_module(module), function)
+
+
+def _forget_modules_of(plugin_dir: Path) -> None:
+    """What a bundle brings wins over what this interpreter already holds, as it would in a fresh one."""
+    brought = {
+        entry.stem for entry in plugin_dir.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").exists()
+    }
+    for name in [name for name in sys.modules if name.partition(".")[0] in brought]:
+        del sys.modules[name]
+
+
+def _encode(output: object) -> bytes:
+    try:
+        return json.dumps(output, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise PermanentError(f"the output is not JSON: {error}", code="INVALID_OUTPUT") from error
+
+
+def _describe(error_class: str, code: str, message: str, retry_after_ms: int = 0) -> bytes:
+    detail: dict[str, object] = {"class": error_class, "code": code, "message": message[:_LONGEST_MESSAGE]}
+    if retry_after_ms:
+        detail["retryAfterMs"] = retry_after_ms
+    return json.dumps({"error": detail}).encode()
+
+
+def _exit_code(stop: SystemExit) -> int:
+    match stop.code:
+        case None:
+            return os.EX_OK
+        case int(code):
+            return code & 0xFF
+        case message:
+            print(message, file=sys.stderr)  # noqa: T201 - what the interpreter does with it
+            return _PERMANENT_EXIT_CODE
+
+
+def _plugin_frames(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return frames
+
+
+def _write(document: bytes) -> bool:
+    unwritten = memoryview(document)
+    try:
+        while unwritten:
+            unwritten = unwritten[os.write(RESULT_DESCRIPTOR, unwritten) :]
+    except OSError as error:  # the plugin has closed the descriptor
+        os.write(2, f"the result cannot be written: {error.strerror}\n".encode())
+        return False
+    return True

@@ -1,0 +1,153 @@
+"""Renews the leases, in a thread and over a connection of its own: no load in the event loop may ever cost a lease.
+
+It loses its race when no Sync is accepted in time. Then, before the control plane can give the steps to another agent,
+it tells the loop to kill everything that runs (self-fencing), judged by elapsed time counted from the sending of the
+last good request. A process that was stopped and continued finds the fence before it sends anything.
+"""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from towline.v1.agent_pb2 import AgentInfo
+from towline.v1.agent_service_pb2 import HeldAttempt, SyncRequest, SyncResponse
+from towline_agent.clock import Backoff, Clock
+from towline_agent.control_plane import AgentMustStop, ControlPlaneError, LeaseRenewal, SessionUnknown
+from towline_agent.session import Ended, Fenced, Notice, Renewed
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+MARGIN_SHARE = 1 / 6
+"""Part of the lease kept back for killing what runs."""
+MAX_INTERVAL_SHARE = 1 / 3
+"""Two renewals may fail before a lease is in danger, whatever interval the server names."""
+SHORTEST_INTERVAL_SECONDS = 0.05
+CALL_SECONDS = 5.0
+SHORTEST_CALL_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class LeaseClock:
+    """When the leases must be taken for lost; nothing is held before the first renewal."""
+
+    fence_at: float | None = None
+    fenced: bool = True
+
+    def renew(self, sent_at: float, lease_seconds: float) -> None:
+        """The leases hold for `lease_seconds` from the moment the request was sent."""
+        self.fence_at = sent_at + lease_seconds * (1 - MARGIN_SHARE)
+        self.fenced = False
+
+    def remaining(self, now: float) -> float | None:
+        """Seconds until the fence; None if there is nothing to lose."""
+        return None if self.fenced or self.fence_at is None else self.fence_at - now
+
+
+class Heartbeat:
+    """One Sync after the other; `tick` makes one, `run` is the body of the thread."""
+
+    def __init__(
+        self,
+        renewal: LeaseRenewal,
+        session_id: str,
+        info: AgentInfo,
+        snapshot: Callable[[], dict[str, HeldAttempt]],
+        deliver: Callable[[Notice], object],
+        clock: Clock,
+    ) -> None:
+        self._renewal = renewal
+        self._session_id = session_id
+        self._info = info
+        self._snapshot = snapshot
+        self._deliver = deliver
+        self._clock = clock
+        self._backoff = Backoff(clock.jitter, cap=2.0)
+        self._leases = LeaseClock()
+        self._introduce = True
+        self._due = threading.Event()
+        self._stopped = threading.Event()
+
+    def wake(self) -> None:
+        """Makes the next Sync happen now; for any thread."""
+        self._due.set()
+
+    def introduce(self) -> None:
+        """Makes the next Sync happen now and carry the agent's info; for any thread."""
+        self._introduce = True
+        self._due.set()
+
+    def stop(self) -> None:
+        """Ends `run` after the call under way; for any thread."""
+        self._stopped.set()
+        self._due.set()
+
+    def run(self) -> None:
+        """Renews until stopped; a defect ends the agent, which without renewals would lose its leases unnoticed."""
+        try:
+            while not self._stopped.is_set():
+                self._due.wait(self.tick())
+                self._due.clear()
+        except Exception as error:
+            log.exception("heartbeat_broken")
+            self._deliver(Ended(error))
+
+    def tick(self) -> float:
+        """Makes one Sync and returns how long to wait before the next."""
+        self._fence_if_due()
+        sent_at = self._clock.monotonic()
+        held = self._snapshot()
+        introduce = self._introduce
+        request = SyncRequest(session_id=self._session_id, held=held.values(), info=self._info if introduce else None)
+        try:
+            response = self._renewal.sync(request, self._call_seconds(sent_at))
+        except SessionUnknown:
+            return self._unknown(introduced=introduce)
+        except AgentMustStop as error:
+            self.stop()
+            self._deliver(Ended(error))
+            return 0.0
+        except ControlPlaneError as error:
+            return self._missed(error)
+        if introduce:
+            self._introduce = False
+        return self._accepted(response, sent_at, frozenset(held))
+
+    def _accepted(self, response: SyncResponse, sent_at: float, held: frozenset[str]) -> float:
+        lease_seconds = response.lease_duration.ToTimedelta().total_seconds()
+        if self._backoff.failures:
+            log.info("control_plane_reached", failures=self._backoff.failures)
+        self._backoff.reset()
+        self._leases.renew(sent_at, lease_seconds)
+        if self._fence_if_due():
+            return 0.0
+        self._deliver(Renewed(held, tuple(response.directives), response.server_version))
+        interval = response.interval.ToTimedelta().total_seconds()
+        return max(SHORTEST_INTERVAL_SECONDS, min(interval, lease_seconds * MAX_INTERVAL_SHARE))
+
+    def _unknown(self, *, introduced: bool) -> float:
+        self._introduce = True
+        return self._backoff.next() if introduced else 0.0
+
+    def _missed(self, error: ControlPlaneError) -> float:
+        if self._stopped.is_set():
+            return 0.0
+        delay = self._backoff.next()
+        log.warning("sync_failed", reason=str(error), failures=self._backoff.failures)
+        self._fence_if_due()
+        remaining = self._leases.remaining(self._clock.monotonic())
+        return delay if remaining is None else max(0.0, min(delay, remaining))
+
+    def _call_seconds(self, now: float) -> float:
+        remaining = self._leases.remaining(now)
+        return CALL_SECONDS if remaining is None else max(SHORTEST_CALL_SECONDS, min(CALL_SECONDS, remaining))
+
+    def _fence_if_due(self) -> bool:
+        remaining = self._leases.remaining(self._clock.monotonic())
+        if remaining is None or remaining > 0:
+            return False
+        self._leases.fenced = True
+        log.error("leases_expired", reason="no Sync was accepted in time; running attempts are killed")
+        self._deliver(Fenced())
+        return True

@@ -1,0 +1,84 @@
+"""The last steps of a forked process before it is the plugin: own session, own folder, own descriptors, clean slate.
+
+What all attempts share (limits, umask, no new privileges) is inherited from the supervisor.
+"""
+
+import json
+import os
+import resource
+import signal
+from collections.abc import Sequence
+from typing import NoReturn
+
+from towline_agent import harness, prctl
+from towline_agent.execution import Launch
+
+LARGEST_DESCRIPTOR = 4096
+DESCRIPTORS = 4
+"""Standard input, output and error, and the result: how many a plugin is given."""
+REPORT_DESCRIPTOR = harness.RESULT_DESCRIPTOR + 1
+"""Where the shim and this process tell the supervisor how it went; the plugin never holds it."""
+
+
+def inherit_limits() -> None:
+    """Puts the calling process, and all that it forks, under the limits of plugins."""
+    os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = LARGEST_DESCRIPTOR if hard == resource.RLIM_INFINITY else min(hard, LARGEST_DESCRIPTOR)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def reserve_descriptors() -> None:
+    """Occupies the numbers that plugins' descriptors will have, so that nothing else comes to lie there."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    for reserved in (harness.RESULT_DESCRIPTOR, REPORT_DESCRIPTOR):
+        os.dup2(null, reserved)
+
+
+def become_plugin(launch: Launch, descriptors: Sequence[int], parent: int) -> NoReturn:
+    """Turns this process into the plugin; if it cannot, the reason is reported and the process ends."""
+    environment = {**launch.environment, "TOWLINE_RESULT_FD": str(harness.RESULT_DESCRIPTOR)}
+    code = os.EX_OSERR
+    try:
+        if _can_start(launch, descriptors, parent, environment):
+            os.close(REPORT_DESCRIPTOR)
+            code = harness.run(launch.entry_point, launch.plugin_dir, environment)
+    finally:
+        os._exit(code)
+
+
+def report_failure(error: OSError, launch: Launch) -> None:
+    """Tells the supervisor why the plugin could not be started, naming the file if the fault lies in one."""
+    failure = f"{error.strerror}: {error.filename or launch.entry_point}"
+    os.write(REPORT_DESCRIPTOR, json.dumps({"spawnFailure": failure}).encode() + b"\n")
+
+
+def _can_start(launch: Launch, descriptors: Sequence[int], parent: int, environment: dict[str, str]) -> bool:
+    """Whether a Python entry point may be run now; an executable has replaced this process before the answer."""
+    try:
+        _stand_alone(launch, descriptors, parent)
+        if not launch.entry_point.startswith(harness.PYTHON_PREFIX):
+            _execute(launch, environment)
+    except OSError as error:
+        report_failure(error, launch)
+        return False
+    return True
+
+
+def _stand_alone(launch: Launch, descriptors: Sequence[int], parent: int) -> None:
+    os.setsid()
+    prctl.die_with(parent, signal.SIGKILL)
+    prctl.allow_inspection()
+    for target, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, target)
+    os.closerange(REPORT_DESCRIPTOR + 1, LARGEST_DESCRIPTOR)
+    os.chdir(launch.work_dir)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _execute(launch: Launch, environment: dict[str, str]) -> NoReturn:
+    program = launch.entry_point if launch.plugin_dir is None else os.path.join(launch.plugin_dir, launch.entry_point)
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
+    os.execve(program, [program], environment)  # noqa: S606 - the plugin itself

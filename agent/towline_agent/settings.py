@@ -1,0 +1,90 @@
+"""What an operator can set, read once at start from the environment and never changed.
+
+Refuses what could not work (a name that the control plane would refuse, no slots) before anything is started.
+"""
+
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
+
+
+def default_name() -> str:
+    """The host's name, changed as little as an agent's name needs."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname())[:120]
+    return name if _NAME.fullmatch(name) else f"agent-{name}"
+
+
+class Settings(BaseSettings):
+    """The settings of an agent process."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    server: str = Field("127.0.0.1:50051", validation_alias="TOWLINE_SERVER")
+    """Address of the control plane, `host:port`."""
+    name: str = Field(default_factory=default_name, validation_alias="TOWLINE_AGENT_NAME")
+    """Name that the agent enrolls under; unique in the installation."""
+    state_dir: Path = Field(Path(".towline/agent"), validation_alias="TOWLINE_AGENT_DIR")
+    """Folder of the credential, the spools, the plugin cache and the work folders."""
+    slots: int = Field(4, ge=1, le=1000, validation_alias="TOWLINE_AGENT_SLOTS")
+    """Attempts that run at the same time."""
+    labels: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict, validation_alias="TOWLINE_AGENT_LABELS")
+    """Labels that a node's requirements are matched against: `k=v,k=v`."""
+    enrollment_token: SecretStr | None = Field(None, validation_alias="TOWLINE_ENROLLMENT_TOKEN")
+    """Token of the first start; not needed once the credential is in the state folder."""
+    enrollment_token_file: Path | None = Field(None, validation_alias="TOWLINE_ENROLLMENT_TOKEN_FILE")
+    """File that holds the enrollment token; read at the first start only."""
+    http_allow: str = Field("", validation_alias="TOWLINE_HTTP_ALLOW")
+    """Private hosts and networks that HTTP_REQUEST may reach, separated by commas."""
+    drain_seconds: float = Field(30.0, ge=0, validation_alias="TOWLINE_AGENT_DRAIN_SECONDS")
+    """How long a stopping agent waits for the attempts that run."""
+    ready_file: Path | None = Field(None, validation_alias="TOWLINE_READY_FILE")
+    """File that is written once the control plane has accepted the agent."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="LOG_LEVEL")
+    """Least severe log lines that are written."""
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _split_labels(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if any(not key.strip() or not mark for key, mark, _ in pairs):
+            raise ValueError("labels are written as k=v,k=v")
+        return {key.strip(): text.strip() for key, _, text in pairs}
+
+    @field_validator("enrollment_token", "enrollment_token_file", "ready_file", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, value: str) -> str:
+        if not _NAME.fullmatch(value):
+            raise ValueError("a name is a letter, then letters, digits, `_`, `-`, `.`; at most 128 characters")
+        return value
+
+    @model_validator(mode="after")
+    def _check_server(self) -> "Settings":
+        if not self.server.rpartition(":")[2].isdigit():
+            raise ValueError("the server is written as host:port")
+        return self
+
+    def read_enrollment_token(self) -> str | None:
+        """Returns the enrollment token, from the environment or its file; None if there is none."""
+        if self.enrollment_token is not None:
+            return self.enrollment_token.get_secret_value().strip()
+        if self.enrollment_token_file is not None:
+            return self.enrollment_token_file.read_text().strip()
+        return None

@@ -1,0 +1,130 @@
+"""One attempt as the supervisor sees it: how long it may run, what it has used, how it is made to end.
+
+Escalation is a ladder, climbed one rung at a time and never down: the tree is asked to stop, then killed, then its shim
+is killed (it answers no more), and the supervisor clears away the rest.
+"""
+
+import json
+import math
+import os
+import signal
+import time
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+from towline_agent import process_tree, shim
+from towline_agent.execution import EndReason, Exit, Launch
+
+_FIRST_SAMPLE_SECONDS = 0.05
+_SAMPLE_SECONDS = 0.1
+_SAMPLE_COST_FACTOR = 10
+_SHIM_ANSWERS_SECONDS = 5.0
+_LARGEST_REPORT_BYTES = 64 * 1024
+_NO_STATUS = 0xFFFF  # neither exited nor signalled
+
+Facts = dict[str, Any]
+"""What the shim reported, and how it ended itself."""
+
+
+class Rung(IntEnum):
+    """How far the end of an attempt has been pushed."""
+
+    RUNNING = 0
+    STOPPING = 1
+    KILLING = 2
+    ABANDONED = 3
+
+
+_SIGNAL_OF_RUNG = {Rung.STOPPING: shim.STOP, Rung.KILLING: shim.KILL, Rung.ABANDONED: signal.SIGKILL}
+
+
+@dataclass(slots=True)
+class WatchedAttempt:
+    """A running attempt. All times are of the monotonic clock, in seconds."""
+
+    launch: Launch
+    shim_pid: int
+    report: int
+    started: float
+    rung: Rung = Rung.RUNNING
+    cause: EndReason | None = None
+    """Why the supervisor ends it; None while it does not."""
+    rung_due: float = 0.0
+    sample_due: float = 0.0
+    peak_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        self.rung_due = self.started + self.launch.timeout_seconds
+        self.sample_due = self.started + _FIRST_SAMPLE_SECONDS
+
+    @property
+    def due(self) -> float:
+        """When `tick` has something to do next."""
+        return min(self.rung_due, self.sample_due)
+
+    def tick(self, now: float) -> None:
+        """Does what is due: the next rung, a look at the memory."""
+        if now >= self.rung_due:
+            self.end(EndReason.TIMEOUT, Rung(self.rung + 1), now)
+        if now >= self.sample_due:
+            self._sample(now)
+
+    def end(self, cause: EndReason, rung: Rung, now: float) -> None:
+        """Pushes the attempt to a rung unless it is that far already; the first cause stands."""
+        if rung <= self.rung:
+            return
+        self.cause = self.cause or cause
+        self.rung = rung
+        self.rung_due = now + self._seconds_on(rung)
+        os.kill(self.shim_pid, _SIGNAL_OF_RUNG[rung])
+
+    def reap(self) -> Facts:
+        """Returns what was reported, once the report's other end is closed; the shim is gone after it."""
+        lines = os.read(self.report, _LARGEST_REPORT_BYTES).splitlines()
+        os.close(self.report)
+        _, shim_status = os.waitpid(self.shim_pid, 0)
+        facts: Facts = {"shimStatus": shim_status}
+        for line in lines:
+            facts.update(json.loads(line))
+        return facts
+
+    def conclude(self, facts: Facts, now: float) -> Exit:
+        """Says how the attempt ended."""
+        reason, status, message = self._reason(facts)
+        return Exit(
+            reason=reason,
+            exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
+            signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            peak_memory_bytes=max(self.peak_bytes, facts.get("peakMemoryBytes", 0)),
+            cpu_seconds=facts.get("cpuSeconds", 0.0),
+            elapsed_seconds=now - self.started,
+            message=message,
+            killed=tuple(facts.get("killed", ())),
+        )
+
+    def _reason(self, facts: Facts) -> tuple[EndReason, int, str]:
+        if "spawnFailure" in facts:
+            return EndReason.SPAWN_FAILED, _NO_STATUS, facts["spawnFailure"]
+        if "status" not in facts:
+            return self.cause or EndReason.SIGNALED, facts["shimStatus"], "the parent of the processes was killed"
+        status = facts["status"]
+        return self.cause or (EndReason.EXITED if os.WIFEXITED(status) else EndReason.SIGNALED), status, ""
+
+    def _sample(self, now: float) -> None:
+        limit = self.launch.memory_bytes
+        held = process_tree.memory_bytes(process_tree.descendants(self.shim_pid), limit)
+        self.peak_bytes = max(self.peak_bytes, held)
+        if held > limit:
+            self.end(EndReason.MEMORY_LIMIT, Rung.KILLING, now)
+        cost = time.monotonic() - now
+        self.sample_due = now + max(_SAMPLE_SECONDS, cost * _SAMPLE_COST_FACTOR)
+
+    def _seconds_on(self, rung: Rung) -> float:
+        match rung:
+            case Rung.STOPPING:
+                return self.launch.kill_grace_seconds
+            case Rung.KILLING:
+                return _SHIM_ANSWERS_SECONDS
+            case _:
+                return math.inf

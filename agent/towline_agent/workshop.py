@@ -1,0 +1,121 @@
+"""Prepares what processes need to run an attempt, and cleans up after them: private folders, environment, input.
+
+Nothing of the agent's own environment is inherited but the search path. JSON goes from the offer to the plugin byte by
+byte: it is never parsed or written anew here. Each cleaning makes the folders of a later attempt, so that a step does
+not wait for the disk.
+"""
+
+import asyncio
+import hashlib
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from towline.v1.agent_service_pb2 import Lease, Offer
+from towline_agent.bundles import Bundles
+from towline_agent.execution import Launch
+from towline_agent.files import private_folder, remove_tree
+
+log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all attempts are given."""
+
+    http_allow: str = ""
+    search_path: str = os.defpath
+
+
+class Workshop:
+    """The folder of work folders, which belongs to this process alone: what is in it at the start is removed."""
+
+    def __init__(self, folder: Path, bundles: Bundles, surroundings: Surroundings) -> None:
+        self._folder = private_folder(folder)
+        self._bundles = bundles
+        self._surroundings = surroundings
+        self._numbers = itertools.count()
+        self._ready: list[Path] = []
+        self._taken: dict[str, Path] = {}
+        for leftover in self._folder.iterdir():
+            remove_tree(leftover)
+
+    async def prepare(self, offer: Offer, key: str) -> Launch:
+        """Makes the folders and fetches the bundle; raises BundleUnavailable or OSError."""
+        plugin_dir = await self._bundles.get(offer.plugin.digest) if offer.plugin.digest else None
+        root = self._taken[key] = self._ready.pop() if self._ready else self._make()
+        return Launch(
+            key=key,
+            entry_point=offer.plugin.entry_point,
+            work_dir=root / "work",
+            plugin_dir=plugin_dir,
+            environment=self._environment(offer, root, plugin_dir),
+            stdin=input_document(offer),
+            timeout_seconds=offer.limits.timeout.ToTimedelta().total_seconds(),
+            memory_bytes=offer.limits.memory_bytes,
+            output_bytes=offer.limits.output_bytes,
+        )
+
+    async def clean(self, key: str) -> None:
+        """Removes the folders of an attempt; what cannot be removed is said, and removed at the next start."""
+        used = self._taken.pop(key, None)
+        if used is None:
+            return
+        try:
+            self._ready.append(await asyncio.to_thread(self._renew, used))
+        except OSError as error:
+            log.warning("work_folder_left", folder=used.name, reason=str(error))
+
+    def _renew(self, used: Path) -> Path:
+        remove_tree(used)
+        return self._make()
+
+    def _make(self) -> Path:
+        root = self._folder / str(next(self._numbers))
+        for folder in (root, root / "work", root / "tmp"):
+            folder.mkdir(mode=0o700)
+        return root
+
+    def _environment(self, offer: Offer, root: Path, plugin_dir: Path | None) -> dict[str, str]:
+        environment = {
+            "PATH": self._surroundings.search_path,
+            "HOME": str(root / "work"),
+            "TMPDIR": str(root / "tmp"),
+            "LANG": "C.UTF-8",
+            "TOWLINE_RUN_ID": offer.lease.run_id,
+            "TOWLINE_NODE_ID": offer.lease.node_id,
+            "TOWLINE_ATTEMPT": str(offer.lease.attempt),
+            "TOWLINE_EXECUTION_KEY": offer.execution_key,
+            "TOWLINE_IDEMPOTENCY_KEY": idempotency_key(offer.lease),
+        }
+        if self._surroundings.http_allow:
+            environment["TOWLINE_HTTP_ALLOW"] = self._surroundings.http_allow
+        if plugin_dir is not None:
+            environment["TOWLINE_PLUGIN_DIR"] = str(plugin_dir)
+        return environment
+
+
+def idempotency_key(lease: Lease) -> str:
+    """The same for all attempts of a step: what a plugin shows to the outside to be served once."""
+    return hashlib.sha256(f"{lease.run_id}:{lease.node_id}".encode()).hexdigest()
+
+
+def input_document(offer: Offer) -> bytes:
+    """Returns what a plugin reads from its standard input."""
+    context = {
+        "runId": offer.lease.run_id,
+        "nodeId": offer.lease.node_id,
+        "attempt": offer.lease.attempt,
+        "executionKey": offer.execution_key,
+        "idempotencyKey": idempotency_key(offer.lease),
+    }
+    return b'{"config":%s,"inputs":%s,"input":%s,"context":%s}' % (
+        offer.config_json or b"{}",
+        offer.inputs_json or b"{}",
+        offer.run_input_json or b"null",
+        json.dumps(context).encode(),
+    )

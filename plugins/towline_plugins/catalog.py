@@ -1,0 +1,135 @@
+"""What the built-in plugins are: names, schemas, entry points. Data alone; none of their code is imported here.
+
+The schemas describe the config as the plugin gets it, after `${{ }}` has been rendered.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+Schema = Mapping[str, Any]
+
+_LONGEST_TEXT = 1_000_000
+_LONGEST_CODE = 100_000
+_LONGEST_EXPRESSION = 2_048
+_LONGEST_URL = 8_192
+_MOST_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Builtin:
+    """A plugin that comes with every agent."""
+
+    name: str
+    description: str
+    entry_point: str
+    config_schema: Schema
+    output_schema: Schema
+    side_effects: str
+    """NONE, IDEMPOTENT or UNSAFE, unless a node says otherwise."""
+
+
+def _object(required: list[str], properties: Mapping[str, Any], **more: object) -> Schema:
+    return {"type": "object", "additionalProperties": False, "required": required, "properties": properties, **more}
+
+
+_TEXT = {"type": "string", "maxLength": _LONGEST_TEXT}
+_STRINGS = {"type": "object", "maxProperties": 100, "additionalProperties": {"type": "string", "maxLength": 8_192}}
+_REPLACES = {"properties": {"transform": {"const": "replace"}}, "required": ["transform"]}
+
+_TEXT_TRANSFORM = Builtin(
+    name="TEXT_TRANSFORM",
+    description="Changes a text: the config's, else the only predecessor's, else the run input's.",
+    entry_point="python:towline_plugins.text_transform:run",
+    config_schema=_object(
+        ["transform"],
+        {
+            "transform": {"enum": ["uppercase", "lowercase", "title", "trim", "reverse", "replace"]},
+            "text": _TEXT,
+            "find": {"type": "string", "minLength": 1, "maxLength": _LONGEST_TEXT},
+            "replacement": _TEXT,
+        },
+        **{"if": _REPLACES, "then": {"required": ["find"]}},
+    ),
+    output_schema=_object(["text"], {"text": {"type": "string"}}),
+    side_effects="NONE",
+)
+
+_HTTP_REQUEST = Builtin(
+    name="HTTP_REQUEST",
+    description="Sends an HTTP request; 5xx, 429 and network failures are retried, other errors are not.",
+    entry_point="python:towline_plugins.http_request:run",
+    config_schema=_object(
+        ["url"],
+        {
+            "method": {"enum": ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"], "default": "GET"},
+            "url": {"type": "string", "minLength": 1, "maxLength": _LONGEST_URL},
+            "headers": _STRINGS,
+            "body": {"description": "A text is sent as it is, anything else as JSON."},
+            "timeoutMs": {"type": "integer", "minimum": 1, "maximum": _MOST_SECONDS * 1000, "default": 30_000},
+        },
+    ),
+    output_schema=_object(
+        ["status", "headers", "body"],
+        {
+            "status": {"type": "integer", "minimum": 100, "maximum": 599},
+            "headers": {"type": "object", "additionalProperties": {"type": "string"}},
+            "body": {"type": "string"},
+        },
+    ),
+    side_effects="IDEMPOTENT",
+)
+
+_SHELL = Builtin(
+    name="SHELL",
+    description="Runs a command line with sh; what it prints is its log and its output.",
+    entry_point="python:towline_plugins.shell:run",
+    config_schema=_object(
+        ["command"],
+        {"command": {"type": "string", "minLength": 1, "maxLength": _LONGEST_CODE}, "env": _STRINGS},
+    ),
+    output_schema=_object(
+        ["exitCode", "stdout"],
+        {"exitCode": {"const": 0}, "stdout": {"type": "string"}, "truncated": {"const": True}},
+    ),
+    side_effects="IDEMPOTENT",
+)
+
+_PYTHON = Builtin(
+    name="PYTHON",
+    description="Runs Python code that defines main(config, inputs) and returns its dict.",
+    entry_point="python:towline_plugins.python:run",
+    config_schema={
+        **_object(["code"], {"code": {"type": "string", "minLength": 1, "maxLength": _LONGEST_CODE}}),
+        "additionalProperties": True,
+        "description": "Whatever else the config holds is there for the code.",
+    },
+    output_schema={"type": "object"},
+    side_effects="IDEMPOTENT",
+)
+
+_JSON_TRANSFORM = Builtin(
+    name="JSON_TRANSFORM",
+    description="Computes a value from inputs and input with an expression in CEL.",
+    entry_point="python:towline_plugins.json_transform:run",
+    config_schema=_object(
+        ["expression"],
+        {"expression": {"type": "string", "minLength": 1, "maxLength": _LONGEST_EXPRESSION}},
+    ),
+    output_schema=_object(["value"], {"value": {}}),
+    side_effects="NONE",
+)
+
+_DELAY = Builtin(
+    name="DELAY",
+    description="Waits for some seconds, within the time limit of the step.",
+    entry_point="python:towline_plugins.delay:run",
+    config_schema=_object(["seconds"], {"seconds": {"type": "number", "minimum": 0, "maximum": _MOST_SECONDS}}),
+    output_schema=_object(["seconds"], {"seconds": {"type": "number"}}),
+    side_effects="NONE",
+)
+
+BUILTINS: Mapping[str, Builtin] = MappingProxyType(
+    {builtin.name: builtin for builtin in (_DELAY, _HTTP_REQUEST, _JSON_TRANSFORM, _PYTHON, _SHELL, _TEXT_TRANSFORM)}
+)

@@ -1,0 +1,127 @@
+"""Log records: what any output becomes, and what fits."""
+
+import re
+from pathlib import Path
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from towline.v1.agent_service_pb2 import Lease
+from towline_agent.execution import OutputStream
+from towline_agent.log_spool import AttemptLog, LogFile, LogSpool
+from towline_agent.logs import MAX_TEXT, LineSplitter
+from towline_agent.testing import FakeClock
+
+RECORD = re.compile(rb"(\d+) ([OES])([-+]) ([^\n]*)\n")
+PIECES = st.lists(
+    st.binary(max_size=40)
+    | st.sampled_from(
+        [
+            b"\n",
+            b"\r\n",
+            "žluťoučký ".encode(),
+            "𝄞".encode(),
+            b"\xe2\x82",
+            b"\xf0\x9f",
+            b"x" * MAX_TEXT,
+            "€".encode() * 30_000,
+        ]
+    )
+)
+
+
+def records_of(pieces: list[bytes]) -> bytes:
+    splitter = LineSplitter(OutputStream.STDOUT, lambda: 7)
+    return b"".join([*(splitter.feed(piece) for piece in pieces), splitter.finish()])
+
+
+def chop(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = sorted({cut % (len(data) + 1) for cut in cuts})
+    return [data[start:end] for start, end in zip([0, *places], [*places, len(data)], strict=True)]
+
+
+@given(PIECES, st.lists(st.integers(0, 1_000_000), max_size=30))
+@example([b"x" * MAX_TEXT, b"\r\n"], [MAX_TEXT, MAX_TEXT + 1])
+@example(["€".encode() * 30_000], [MAX_TEXT - 1, MAX_TEXT])
+def test_records_do_not_depend_on_how_the_bytes_were_cut(pieces: list[bytes], cuts: list[int]) -> None:
+    data = b"".join(pieces)
+    assert records_of(chop(data, cuts)) == records_of([data])
+
+
+@given(PIECES)
+def test_records_are_well_formed_and_lose_nothing(pieces: list[bytes]) -> None:
+    data = b"".join(pieces)
+    records = records_of(pieces)
+    found = RECORD.findall(records)
+    assert b"".join(b"%s %s%s %s\n" % record for record in found) == records
+    assert all(len(text.decode()) <= len(text) <= MAX_TEXT for _, _, _, text in found)
+    lines = b"".join(text + (b"" if mark == b"+" else b"\n") for _, _, mark, text in found).decode()
+    expected = data.decode(errors="replace").replace("\r\n", "\n")
+    assert lines.removesuffix("\n") == expected.removesuffix("\n").removesuffix("\r")
+
+
+def test_a_full_log_says_so_once_and_counts_the_rest(tmp_path: Path) -> None:
+    log = open_log(tmp_path, cap=1000)
+    for number in range(100):
+        log.write(OutputStream.STDOUT, b"line %d\n" % number)
+    log.write(OutputStream.STDERR, b"late\n")
+    log.finish()
+    records = RECORD.findall(log.file.read(0, 10_000))
+    assert [stream for _, stream, _, _ in records].count(b"S") == 1
+    assert records[-1][1] == b"S"
+    assert b"limit of 1000 bytes" in records[-1][3]
+    assert log.file.size <= 1000
+    assert log.dropped_bytes > 0
+    assert log.last_errors == "late"
+
+
+def test_a_log_without_room_for_anything_is_a_marker(tmp_path: Path) -> None:
+    log = open_log(tmp_path, cap=0)
+    log.write(OutputStream.STDOUT, b"hello\n")
+    assert RECORD.fullmatch(log.file.read(0, 10_000))
+
+
+def test_a_log_without_a_disk_loses_lines_and_nothing_else(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "gone", cap=1000)
+    (tmp_path / "gone").rmdir()
+    log.write(OutputStream.STDOUT, b"hello\nworld\n")
+    log.write(OutputStream.STDOUT, b"more\n")
+    log.finish()
+    assert (log.file.size, log.dropped_bytes > 10) == (0, True)
+
+
+def test_a_log_costs_no_file_before_its_first_byte(tmp_path: Path) -> None:
+    log = open_log(tmp_path, cap=1000)
+    log.finish()
+    assert list(tmp_path.iterdir()) == []
+    log.note("one\nline")
+    [file] = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert log.file.read(0, 1000).endswith(b"S- one line\n")
+
+
+def test_reads_end_with_a_record(tmp_path: Path) -> None:
+    log = open_log(tmp_path, cap=10_000)
+    log.write(OutputStream.STDOUT, b"one\ntwo\n")
+    first = log.file.read(0, 30)
+    assert first.endswith(b"one\n")
+    assert log.file.read(len(first), 1000).endswith(b"two\n")
+    assert log.file.read(log.file.size, 1000) == b""
+
+
+def test_a_reopened_log_ends_with_its_last_whole_record(tmp_path: Path) -> None:
+    log = open_log(tmp_path, cap=10_000)
+    log.write(OutputStream.STDOUT, b"one\n")
+    [path] = tmp_path.iterdir()
+    with path.open("ab") as file:
+        file.write(b"123 O- cut")
+    again = LogFile.reopen(path)
+    assert (again.lease, again.size) == (log.file.lease, log.file.size)
+    assert again.read(0, 1000) == log.file.read(0, 1000)
+    again.delete()
+    assert list(tmp_path.iterdir()) == []
+
+
+def open_log(folder: Path, cap: int) -> AttemptLog:
+    lease = Lease(run_id="r", node_id="n", attempt=1, epoch=1, token="t")
+    return LogSpool(folder, FakeClock()).open("key", lease, cap)
