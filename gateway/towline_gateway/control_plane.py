@@ -1,0 +1,41 @@
+"""The connection to the control plane: one channel for everything, and the question whether it serves."""
+
+from typing import Any, Final
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+_HEALTH_SECONDS: Final = 2
+
+_OPTIONS: Final = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+)
+
+
+def connect(server: str) -> grpc.aio.Channel:
+    """Opens the channel; it connects on first use and reconnects by itself."""
+    return grpc.aio.insecure_channel(server, options=_OPTIONS)
+
+
+class Readiness:
+    """Asks the control plane for its health."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def obstacle(self) -> str:
+        """Why requests cannot be served now, in plain words; empty when they can."""
+        try:
+            answer = await self._stub.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            return f"The control plane does not answer: {error.code().name}."
+        status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        return "" if answer.status == health_pb2.HealthCheckResponse.SERVING else f"The control plane is {status}."

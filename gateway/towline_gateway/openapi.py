@@ -1,0 +1,223 @@
+"""The OpenAPI 3.1 document, derived from the route table and the comments of the protos.
+
+Nothing in it is written by hand but the error body and what is true of every route.
+"""
+
+import importlib.metadata
+import re
+from http import HTTPStatus
+from typing import Final
+
+import grpc
+from google.protobuf.descriptor import FieldDescriptor
+
+from towline_gateway import bodies, contract
+from towline_gateway.codec import Json
+from towline_gateway.problems import HTTP_CODES
+from towline_gateway.routes import Binding, Kind, RouteTable, field_at, json_path
+from towline_gateway.schemas import Schema, Schemas
+from towline_gateway.streams import payload_field
+from towline_gateway.transcode import is_parameter
+
+_ABOUT: Final = (
+    "Workflows that run on machines which pull their work. JSON is lowerCamelCase and every body is checked strictly: "
+    "unknown fields are refused. Integers are JSON numbers; 64-bit ones may also be sent as decimal strings, and are "
+    "answered so beyond ±(2^53−1). Times are RFC 3339, durations are seconds with the suffix `s`."
+)
+_PROBLEM: Final[Schema] = {
+    "type": "object",
+    "description": "The body of every error.",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "status", "reason", "message", "details", "requestId"],
+            "properties": {
+                "code": {"type": "integer", "description": "The HTTP status."},
+                "status": {"type": "string", "description": "The gRPC code."},
+                "reason": {"type": "string", "description": "Stable; made for programs to decide on."},
+                "message": {"type": "string", "description": "For people; may change."},
+                "details": {
+                    "type": "array",
+                    "items": {
+                        "type": "object",
+                        "required": ["field", "message"],
+                        "properties": {
+                            "field": {"type": "string", "description": "Path such as `dag.nodes[0].id`."},
+                            "message": {"type": "string"},
+                        },
+                    },
+                },
+                "requestId": {"type": "string", "description": "Finds the request in the logs of the server."},
+            },
+        }
+    },
+}
+_ALWAYS: Final = (400, 500, 503, 504)
+_RESOURCE_EXHAUSTED: Final = (413, 429)
+
+
+def document(table: RouteTable) -> Schema:
+    """Returns the document of all routes."""
+    schemas = Schemas(contract.comments())
+    paths: dict[str, Json] = {}
+    operation_ids: set[str] = set()
+    codes: set[int] = set()
+    for binding in sorted(table.bindings, key=lambda each: each.template.text):
+        operation = _Operation(binding, schemas)
+        codes |= operation.error_codes
+        item = paths.setdefault(operation.path, {})
+        assert isinstance(item, dict)
+        item[binding.verb.lower()] = operation.document(operation_ids)
+    schemas.components["Problem"] = _PROBLEM
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Towline", "version": importlib.metadata.version("towline"), "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": _tags(table),
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(schemas.components.items())),
+            "responses": {str(code): _problem_response(code) for code in sorted(codes)},
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _tags(table: RouteTable) -> list[Json]:
+    services = {binding.method.containing_service.full_name for binding in table.bindings}
+    return [{"name": _tag(name), "description": contract.comments().of(name)} for name in sorted(services)]
+
+
+def _tag(service: str) -> str:
+    return service.rpartition(".")[2].removesuffix("Service")
+
+
+def _problem_response(code: int) -> Schema:
+    return {
+        "description": HTTPStatus(code).phrase,
+        "content": {bodies.JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+class _Operation:
+    """One route as an OpenAPI operation."""
+
+    def __init__(self, binding: Binding, schemas: Schemas) -> None:
+        self._binding = binding
+        self._method = binding.method
+        self._schemas = schemas
+        self._comment = contract.comments().of(binding.method.full_name)
+        self._access = contract.access(binding.method)
+        self._names = [".".join(json_path(self._method.input_type, each)) for each in binding.template.variables]
+        self.path = binding.template.text
+        for variable, name in zip(binding.template.variables, self._names, strict=True):
+            self.path = self.path.replace(f"{{{variable}}}", f"{{{name}}}")
+        self.error_codes = self._error_codes()
+
+    def document(self, taken_ids: set[str]) -> Schema:
+        """The operation; its id is one that is not taken yet, and is taken then."""
+        success = str(self._binding.success)
+        operation: Schema = {
+            "operationId": _free_id(self._method.name, taken_ids),
+            "tags": [_tag(self._method.containing_service.full_name)],
+            "summary": re.split(r"\.(?:\s|$)", self._comment, maxsplit=1)[0].replace("\n", " "),
+            "description": self._comment,
+            "parameters": [*self._path_parameters(), *self._query_parameters(), *self._header_parameters()],
+            "responses": {
+                success: self._success(),
+                **{str(code): {"$ref": f"#/components/responses/{code}"} for code in sorted(self.error_codes)},
+            },
+            "security": [] if self._access == "PUBLIC" else [{"bearer": []}],
+            "x-access": self._access,
+            "x-grpc-method": contract.grpc_path(self._method),
+        }
+        if self._binding.body:
+            operation["requestBody"] = self._request_body()
+        return operation
+
+    def _error_codes(self) -> set[int]:
+        codes = {*_ALWAYS, *_promised(self._comment)}
+        if self._access != "PUBLIC":
+            codes.add(401)
+        if self._access == "ADMIN":
+            codes.add(403)
+        if self._binding.body:
+            codes |= {408, 413, 415}
+        return codes
+
+    def _path_parameters(self) -> list[Json]:
+        fields = [field_at(self._method.input_type, each) for each in self._binding.template.variables]
+        return [self._parameter("path", name, field) for name, field in zip(self._names, fields, strict=True)]
+
+    def _query_parameters(self) -> list[Json]:
+        if self._binding.body == "*" or self._binding.kind is Kind.UPLOAD:
+            return []
+        given = {*self._binding.template.variables, self._binding.body}
+        return [
+            self._parameter("query", field.json_name, field)
+            for field in self._method.input_type.fields
+            if field.name not in given and is_parameter(field)
+        ]
+
+    def _header_parameters(self) -> list[Json]:
+        fields = self._method.input_type.fields_by_name
+        found: list[Json] = []
+        if "request_id" in fields:
+            found.append(self._parameter("header", "Idempotency-Key", fields["request_id"]))
+        if self._binding.kind is Kind.STREAM and "cursor" in fields:
+            found.append(self._parameter("header", "Last-Event-ID", fields["cursor"]))
+        return found
+
+    def _parameter(self, place: str, name: str, field: FieldDescriptor) -> Schema:
+        schema = self._schemas.of_field(field)
+        description = schema.pop("description", "")
+        return {"name": name, "in": place, "required": place == "path", "description": description, "schema": schema}
+
+    def _request_body(self) -> Schema:
+        binding, request = self._binding, self._method.input_type
+        if binding.kind is Kind.UPLOAD:
+            return {"required": True, "content": {bodies.OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
+        whole = binding.body == "*"
+        schema = (
+            self._schemas.inline(request, binding.template.variables)
+            if whole
+            else self._schemas.of_field(field_at(request, binding.body))
+        )
+        return {"required": not whole, "content": {bodies.JSON: {"schema": schema}}}
+
+    def _success(self) -> Schema:
+        answer, name = self._method.output_type, self._binding.response_body
+        phrase = HTTPStatus(self._binding.success).phrase
+        if self._binding.kind is Kind.STREAM:
+            return {"description": "Server-sent events.", "content": {"text/event-stream": self._events()}}
+        schema = self._schemas.of_field(field_at(answer, name)) if name else self._schemas.of_message(answer)
+        return {"description": phrase, "content": {bodies.JSON: {"schema": schema}}}
+
+    def _events(self) -> Schema:
+        payload = payload_field(self._method)
+        about = (
+            f"Each event is named `{payload.name}`; its `id` is the cursor to go on from, its `data` the JSON of "
+            "`x-event-data`. `end` closes a stream that is complete, `error` one that failed (its data is a Problem). "
+            "Lines that begin with a colon keep the connection alive."
+        )
+        schema: Schema = {"type": "string", "description": about}
+        return {"schema": schema, "x-event-data": {payload.name: self._schemas.of_field(payload)}}
+
+
+def _promised(comment: str) -> set[int]:
+    """The HTTP codes of the gRPC codes that a comment lists after `Errors:`, outside the parentheses."""
+    listed = re.sub(r"\([^()]*\)", "", comment.partition("Errors:")[2])
+    names = re.findall(r"[A-Z_]+", listed)
+    codes = {HTTP_CODES[grpc.StatusCode[name]] for name in names if name in grpc.StatusCode.__members__}
+    return codes | set(_RESOURCE_EXHAUSTED) if 429 in codes else codes
+
+
+def _free_id(name: str, taken: set[str]) -> str:
+    base = name[0].lower() + name[1:]
+    number, free = 1, base
+    while free in taken:
+        number += 1
+        free = f"{base}{number}"
+    taken.add(free)
+    return free
