@@ -1,0 +1,51 @@
+"""The tree of commands of `towline`."""
+
+from importlib import metadata
+
+import typer
+
+from towline_cli import accounts, agent_commands, plugin_commands, run_commands, workflow_commands
+from towline_cli.exit_codes import EXPLAINED
+from towline_cli.options import Output, OutputFormat
+from towline_cli.output import print_json
+from towline_cli.processes import DISTRIBUTION, become
+from towline_cli.up import up
+
+app = typer.Typer(
+    name="towline",
+    help="Towline runs workflows on machines that pull their work.",
+    epilog=EXPLAINED,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command(epilog=EXPLAINED)(accounts.login)
+app.command(epilog=EXPLAINED)(accounts.register)
+app.command(epilog=EXPLAINED)(accounts.whoami)
+app.add_typer(workflow_commands.app, name="workflow", epilog=EXPLAINED)
+app.add_typer(run_commands.app, name="run", epilog=EXPLAINED)
+app.add_typer(plugin_commands.app, name="plugin", epilog=EXPLAINED)
+app.add_typer(agent_commands.app, name="agent", epilog=EXPLAINED)
+app.command(epilog=EXPLAINED)(up)
+
+
+@app.command(epilog=EXPLAINED)
+def controlplane() -> None:
+    """Run a control plane; settings come from the environment."""
+    become("controlplane", {})
+
+
+@app.command(epilog=EXPLAINED)
+def gateway() -> None:
+    """Run a REST gateway; settings come from the environment."""
+    become("gateway", {})
+
+
+@app.command(epilog=EXPLAINED)
+def version(output: Output = OutputFormat.TABLE) -> None:
+    """Print the version."""
+    number = metadata.version(DISTRIBUTION)
+    if output is OutputFormat.JSON:
+        print_json({"version": number})
+    else:
+        print(number)

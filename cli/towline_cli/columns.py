@@ -1,0 +1,66 @@
+"""The columns in which each kind of resource is listed."""
+
+from typing import Final
+
+from towline.v1.agent_pb2 import Agent
+from towline.v1.plugin_pb2 import Plugin
+from towline.v1.run_pb2 import Run, Step
+from towline.v1.workflow_pb2 import Workflow, WorkflowVersion
+from towline_cli.output import Column, duration_text, time_text
+
+
+def _step_error(step: Step) -> str:
+    return f"{step.error.code}: {step.error.message}" if step.HasField("error") else ""
+
+
+def _labels(agent: Agent) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(agent.info.labels.items()))
+
+
+def _plugin_kind(plugin: Plugin) -> str:
+    return "built-in" if plugin.builtin else plugin.latest_version
+
+
+WORKFLOWS: Final = (
+    Column[Workflow]("ID", lambda workflow: workflow.id),
+    Column[Workflow]("NAME", lambda workflow: workflow.name),
+    Column[Workflow]("VERSION", lambda workflow: str(workflow.current_version)),
+    Column[Workflow]("PINNED", lambda workflow: workflow.pinned_version_id),
+    Column[Workflow]("UPDATED", lambda workflow: time_text(workflow.update_time)),
+)
+VERSIONS: Final = (
+    Column[WorkflowVersion]("NUMBER", lambda version: str(version.number)),
+    Column[WorkflowVersion]("ID", lambda version: version.id),
+    Column[WorkflowVersion]("NODES", lambda version: str(len(version.dag.nodes))),
+    Column[WorkflowVersion]("CREATED", lambda version: time_text(version.create_time)),
+)
+RUNS: Final = (
+    Column[Run]("ID", lambda run: run.id),
+    Column[Run]("WORKFLOW", lambda run: run.workflow_id),
+    Column[Run]("STATE", lambda run: Run.State.Name(run.state)),
+    Column[Run]("STARTED", lambda run: time_text(run.start_time)),
+    Column[Run]("DURATION", lambda run: duration_text(run.start_time, run.end_time)),
+)
+STEPS: Final = (
+    Column[Step]("NODE", lambda step: step.node_id),
+    Column[Step]("TYPE", lambda step: step.type),
+    Column[Step]("STATE", lambda step: Step.State.Name(step.state)),
+    Column[Step]("ATTEMPT", lambda step: str(step.attempt or "")),
+    Column[Step]("DURATION", lambda step: duration_text(step.start_time, step.end_time)),
+    Column[Step]("ERROR", _step_error),
+)
+PLUGINS: Final = (
+    Column[Plugin]("NAME", lambda plugin: plugin.name),
+    Column[Plugin]("VERSION", _plugin_kind),
+    Column[Plugin]("ID", lambda plugin: plugin.id),
+    Column[Plugin]("DESCRIPTION", lambda plugin: plugin.description),
+)
+AGENTS: Final = (
+    Column[Agent]("NAME", lambda agent: agent.name),
+    Column[Agent]("STATE", lambda agent: Agent.State.Name(agent.state)),
+    Column[Agent]("RUNNING", lambda agent: f"{agent.running}/{agent.info.slots}"),
+    Column[Agent]("LABELS", _labels),
+    Column[Agent]("VERSION", lambda agent: agent.info.version),
+    Column[Agent]("LAST SEEN", lambda agent: time_text(agent.last_seen_time)),
+    Column[Agent]("ID", lambda agent: agent.id),
+)

@@ -1,0 +1,28 @@
+"""Options and arguments that several commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class OutputFormat(StrEnum):
+    """How a command prints its result."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="json is the resource as REST prints it.")]
+PageSize = Annotated[int, typer.Option("--page-size", min=0, help="Items at most; 0 means the server's default.")]
+PageToken = Annotated[str, typer.Option("--page-token", help="nextPageToken of the page before.")]
+WorkflowId = Annotated[str, typer.Argument(help="Id of the workflow.", show_default=False)]
+RunId = Annotated[str, typer.Argument(help="Id of the run.", show_default=False)]
+NodeId = Annotated[str, typer.Option("--node", help="Only this node.")]
+WorkflowFile = Annotated[
+    Path,
+    typer.Option(
+        "--file", "-f", help="JSON: {name, description, dag} or {nodes, edges}; - reads stdin.", show_default=False
+    ),
+]

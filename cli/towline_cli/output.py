@@ -1,0 +1,122 @@
+"""Prints resources: as tables for people, as the JSON of REST for programs. Knows no single kind of resource."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC
+from types import MappingProxyType
+from typing import Final, Generic, TypeVar
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from towline_cli.options import OutputFormat
+from towline_sdk.documents import Json, to_json
+
+ItemT = TypeVar("ItemT", bound=Message)
+
+STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "SUCCEEDED": "green",
+        "ONLINE": "green",
+        "RUNNING": "cyan",
+        "LEASED": "cyan",
+        "READY": "yellow",
+        "PAUSED": "yellow",
+        "PARKED": "yellow",
+        "FAILED": "red",
+        "TIMED_OUT": "red",
+        "OFFLINE": "red",
+        "CANCELLED": "magenta",
+        "SKIPPED": "dim",
+        "WAITING": "dim",
+        "PENDING": "dim",
+    }
+)
+UNBROKEN_WIDTH: Final = 10_000
+CONTROL_PICTURES: Final = {code: 0x2400 + code for code in range(0x20) if code != ord("\t")} | {0x7F: 0x2421}
+
+
+@dataclass(frozen=True)  # without slots, with which Python 3.11 cannot make a Column[Run]
+class Column(Generic[ItemT]):
+    """A column of a table: its title and what stands in it."""
+
+    title: str
+    cell: Callable[[ItemT], str]
+
+
+def show(resource: Message, output: OutputFormat) -> None:
+    """Prints one resource."""
+    document = to_json(resource)
+    if output is OutputFormat.JSON:
+        print_json(document)
+        return
+    console, width = stdout_console(), max(map(len, document), default=0) + 2
+    for name, value in document.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        console.print(Text(name.ljust(width), style="bold").append_text(styled(text)), soft_wrap=True)
+
+
+def show_list(answer: Message, items: Iterable[ItemT], columns: Sequence[Column[ItemT]], output: OutputFormat) -> None:
+    """Prints the answer of a list call: as table its items, as JSON the whole answer with `nextPageToken`."""
+    if output is OutputFormat.JSON:
+        print_json(to_json(answer))
+        return
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.title, overflow="fold")
+    for item in items:
+        table.add_row(*(styled(column.cell(item)) for column in columns))
+    stdout_console().print(table)
+    if token := getattr(answer, "next_page_token", ""):
+        print(f"more with --page-token {token}", file=sys.stderr)
+
+
+def print_json(document: Json) -> None:
+    """Prints a document for programs."""
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_json_line(document: Json) -> None:
+    """Prints one document of a stream: a line for each, at once."""
+    print(json.dumps(document, ensure_ascii=False), flush=True)
+
+
+def stdout_console() -> Console:
+    """Returns a console for people; without a terminal it has no colours and breaks no line."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else UNBROKEN_WIDTH)
+
+
+def styled(text: str) -> Text:
+    """Returns text without the power to move the cursor; names of states are coloured."""
+    return Text(printable(text), style=STATE_STYLES.get(text, ""))
+
+
+def printable(text: str) -> str:
+    """Returns text in which control characters are pictures: what a plugin wrote never drives the terminal."""
+    return text.translate(CONTROL_PICTURES)
+
+
+def time_text(time: Timestamp) -> str:
+    """Returns a time in local form, or nothing for one that is not set."""
+    if not time.seconds:
+        return ""
+    return time.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def duration_text(start: Timestamp, end: Timestamp) -> str:
+    """Returns the time between two moments, or nothing while one is open."""
+    if not start.seconds or not end.seconds:
+        return ""
+    return seconds_text((end.ToNanoseconds() - start.ToNanoseconds()) / 1e9)
+
+
+def seconds_text(seconds: float) -> str:
+    """Returns `1.25 s` or `2:05 min`."""
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d} min"

@@ -1,0 +1,146 @@
+"""Commands of runs: `towline run …`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from towline.v1.run_pb2 import Run
+from towline_cli import columns
+from towline_cli.conversation import converse
+from towline_cli.exit_codes import ExitCode
+from towline_cli.options import NodeId, Output, OutputFormat, PageSize, PageToken, RunId, WorkflowId
+from towline_cli.output import print_json_line, show, show_list
+from towline_cli.views import View, log_text
+from towline_cli.watching import view_for, watch
+from towline_sdk.client import Client, Page, RunOptions
+from towline_sdk.documents import parse_json, parse_value, to_json
+from towline_sdk.errors import InvalidArgumentError, InvalidDocumentError
+
+app = typer.Typer(help="Runs of workflows.", no_args_is_help=True, rich_markup_mode=None)
+
+RunInput = Annotated[str, typer.Option("--input", "-i", help="JSON, or @FILE to read it from a file.")]
+
+
+@app.command()
+def start(
+    workflow_id: WorkflowId,
+    run_input: RunInput = "null",
+    version: Annotated[str, typer.Option("--version", help="Id of the version; default: pinned, else newest.")] = "",
+    priority: Annotated[int, typer.Option("--priority", min=-100, max=100, help="Higher goes first.")] = 0,
+    follow: Annotated[bool, typer.Option("--watch", "-w", help="Stay until it ends; exit 1 if not SUCCEEDED.")] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Start a run of a workflow."""
+    value = parse_value(parse_json(*_input_text(run_input)), "input")
+    options = RunOptions(version_id=version, priority=priority)
+
+    async def talk(client: Client) -> Run:
+        run = await client.runs.start(workflow_id, value, options)
+        if not follow:
+            return run
+        return await watch(client, run.id, View() if output is OutputFormat.JSON else view_for(run.id, output))
+
+    run = converse(talk)
+    show(run, output)
+    if follow:
+        _exit_with_outcome(run)
+
+
+@app.command("watch")
+def watch_run(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Follow a run until it ends; exit 1 if it did not succeed. json prints one event per line."""
+    run = converse(lambda client: watch(client, run_id, view_for(run_id, output)))
+    if output is OutputFormat.TABLE:
+        show(run, output)
+    _exit_with_outcome(run)
+
+
+@app.command("list")
+def list_runs(
+    workflow_id: Annotated[str, typer.Option("--workflow", help="Only runs of this workflow.")] = "",
+    state: Annotated[str, typer.Option("--state", help="Only runs in this state, such as RUNNING.")] = "",
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List runs, newest first."""
+    wanted = _state(state)
+    answer = converse(lambda client: client.runs.list(workflow_id, wanted, Page(page_size, page_token)))
+    show_list(answer, answer.runs, columns.RUNS, output)
+
+
+@app.command()
+def get(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Show a run."""
+    show(converse(lambda client: client.runs.get(run_id)), output)
+
+
+@app.command()
+def steps(run_id: RunId, node_id: NodeId = "", output: Output = OutputFormat.TABLE) -> None:
+    """List the steps of a run, or show one with all its attempts."""
+    if node_id:
+        show(converse(lambda client: client.runs.step(run_id, node_id)), output)
+        return
+    answer = converse(lambda client: client.runs.steps(run_id))
+    show_list(answer, answer.steps, columns.STEPS, output)
+
+
+@app.command()
+def logs(
+    run_id: RunId,
+    node_id: NodeId = "",
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the run ends.")] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Print what the steps of a run wrote. json prints one line each."""
+
+    async def talk(client: Client) -> None:
+        async for line in client.runs.logs(run_id, node_id, follow=follow):
+            if output is OutputFormat.JSON:
+                print_json_line(to_json(line))
+            else:
+                print(log_text(line), flush=True)
+
+    converse(talk)
+
+
+@app.command()
+def pause(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Stop handing out steps; attempts that already run go on."""
+    show(converse(lambda client: client.runs.pause(run_id)), output)
+
+
+@app.command()
+def resume(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Hand out the steps of a paused run again."""
+    show(converse(lambda client: client.runs.resume(run_id)), output)
+
+
+@app.command()
+def cancel(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Cancel a run; attempts that run are stopped."""
+    show(converse(lambda client: client.runs.cancel(run_id)), output)
+
+
+def _exit_with_outcome(run: Run) -> None:
+    raise typer.Exit(ExitCode.SUCCESS if run.state == Run.SUCCEEDED else ExitCode.RUN_NOT_SUCCEEDED)
+
+
+def _input_text(option: str) -> tuple[str, str]:
+    if not option.startswith("@"):
+        return option, "--input"
+    file = option.removeprefix("@")
+    try:
+        return (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")), file
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidDocumentError(f"cannot read {file}: {error}") from None
+
+
+def _state(name: str) -> Run.State:
+    if not name:
+        return Run.STATE_UNSPECIFIED
+    if name.upper() not in Run.State.keys()[1:]:
+        raise InvalidArgumentError(f"--state {name} is none of {', '.join(Run.State.keys()[1:])}")
+    return cast("Run.State", Run.State.Value(name.upper()))

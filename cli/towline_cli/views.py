@@ -1,0 +1,95 @@
+"""How a run that goes on is shown without a terminal: plain lines, JSON lines, or not at all."""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC
+from types import MappingProxyType, TracebackType
+from typing import Final, Self
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from towline.v1.run_pb2 import Event, LogLine, Step
+from towline_cli.output import print_json_line, printable
+from towline_cli.progress import error_text
+from towline_sdk.documents import to_json
+
+EVENT_WORDS: Final[Mapping[Event.Type, str]] = MappingProxyType(
+    {
+        Event.RUN_CREATED: "created",
+        Event.RUN_STARTED: "started",
+        Event.RUN_PAUSED: "paused",
+        Event.RUN_RESUMED: "resumed",
+        Event.RUN_CANCEL_REQUESTED: "is being cancelled",
+        Event.RUN_SUCCEEDED: "SUCCEEDED",
+        Event.RUN_FAILED: "FAILED",
+        Event.RUN_CANCELLED: "CANCELLED",
+        Event.RUN_TIMED_OUT: "TIMED_OUT",
+        Event.STEP_STARTED: "started",
+        Event.STEP_OFFER_EXPIRED: "offer expired",
+        Event.STEP_ATTEMPT_FAILED: "attempt failed",
+        Event.STEP_ATTEMPT_LOST: "attempt lost",
+        Event.STEP_RETRY_SCHEDULED: "will be tried again",
+        Event.STEP_SUCCEEDED: "SUCCEEDED",
+        Event.STEP_FAILED: "FAILED",
+        Event.STEP_SKIPPED: "SKIPPED",
+        Event.STEP_CANCELLED: "CANCELLED",
+        Event.STEP_TIMED_OUT: "TIMED_OUT",
+        Event.STEP_PARKED: "PARKED: a person must decide",
+    }
+)
+
+
+class View:
+    """Receives what happens in a run, in order, and shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def expect(self, steps: Iterable[Step]) -> None:
+        """Takes the steps of the run, in the order of the DAG's nodes."""
+
+    def event(self, event: Event) -> None:
+        """Takes the next event."""
+
+    def line(self, line: LogLine) -> None:
+        """Takes the next log line."""
+
+    def refresh(self) -> None:
+        """Called several times a second."""
+
+
+class PlainView(View):
+    """A line for each event that matters to people and for each log line."""
+
+    def event(self, event: Event) -> None:
+        """Prints what happened and when."""
+        if words := EVENT_WORDS.get(event.type):
+            subject = f"{event.node_id}[{event.attempt}]" if event.attempt else event.node_id or "run"
+            error = error_text(event)
+            print(printable(f"{clock_text(event.create_time)} {subject} {words}{error and ': '}{error}"), flush=True)
+
+    def line(self, line: LogLine) -> None:
+        """Prints the line behind its step."""
+        print(f"{clock_text(line.create_time)} {log_text(line)}", flush=True)
+
+
+class JsonLinesView(View):
+    """Each event as the JSON that REST streams, a line each; log lines have a command of their own."""
+
+    def event(self, event: Event) -> None:
+        """Prints the event."""
+        print_json_line(to_json(event))
+
+
+def log_text(line: LogLine) -> str:
+    """Returns a log line behind its step, unable to move the cursor."""
+    return printable(f"{line.node_id}[{line.attempt}] | {line.text}")
+
+
+def clock_text(time: Timestamp) -> str:
+    """Returns the local time of day, with milliseconds."""
+    return time.ToDatetime(UTC).astimezone().strftime("%H:%M:%S.%f")[:-3]

@@ -1,0 +1,107 @@
+"""Commands of workflows: `towline workflow …`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from towline.v1.workflow_service_pb2 import DeleteWorkflowResponse
+from towline_cli import columns
+from towline_cli.conversation import converse
+from towline_cli.options import Output, OutputFormat, PageSize, PageToken, WorkflowFile, WorkflowId
+from towline_cli.output import show, show_list
+from towline_sdk.client import Page
+from towline_sdk.documents import WorkflowDocument, parse_json, parse_workflow
+from towline_sdk.errors import InvalidArgumentError, InvalidDocumentError
+
+app = typer.Typer(help="Workflows and their versions.", no_args_is_help=True, rich_markup_mode=None)
+versions_app = typer.Typer(help="Versions of a workflow.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(versions_app, name="version")
+
+Name = Annotated[str, typer.Option("--name", help="Overrides the name in the file.")]
+VersionId = Annotated[str, typer.Argument(help="Id of the version.", show_default=False)]
+
+
+@app.command()
+def create(file: WorkflowFile, name: Name = "", output: Output = OutputFormat.TABLE) -> None:
+    """Create a workflow from a file."""
+    document = _read(file)
+    title = name or document.name
+    if not title:
+        raise InvalidArgumentError(f"{file} holds no name: give one with --name")
+    show(converse(lambda client: client.workflows.create(title, document.description, document.dag)), output)
+
+
+@app.command("list")
+def list_workflows(page_size: PageSize = 0, page_token: PageToken = "", output: Output = OutputFormat.TABLE) -> None:
+    """List workflows, newest first."""
+    answer = converse(lambda client: client.workflows.list(Page(page_size, page_token)))
+    show_list(answer, answer.workflows, columns.WORKFLOWS, output)
+
+
+@app.command()
+def get(workflow_id: WorkflowId, output: Output = OutputFormat.TABLE) -> None:
+    """Show a workflow with its DAG."""
+    show(converse(lambda client: client.workflows.get(workflow_id)), output)
+
+
+@app.command()
+def update(
+    workflow_id: WorkflowId,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Workflow file; its DAG is a new version.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="New name.")] = None,
+    description: Annotated[str | None, typer.Option("--description", help="New description.")] = None,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Change name or description, or make a new version from a file; options beat the file."""
+    document = _read(file) if file else None
+    if document:
+        name = name if name is not None else document.name or None
+        description = description if description is not None else document.description or None
+    if name is None and description is None and document is None:
+        raise InvalidArgumentError("nothing to change: give --file, --name or --description")
+    dag = document.dag if document else None
+    workflow = converse(
+        lambda client: client.workflows.update(workflow_id, name=name, description=description, dag=dag)
+    )
+    show(workflow, output)
+
+
+@app.command()
+def delete(workflow_id: WorkflowId, output: Output = OutputFormat.TABLE) -> None:
+    """Delete a workflow; its runs stay."""
+    converse(lambda client: client.workflows.delete(workflow_id))
+    show(DeleteWorkflowResponse(), output)
+
+
+@app.command()
+def pin(workflow_id: WorkflowId, version_id: VersionId, output: Output = OutputFormat.TABLE) -> None:
+    """Make one version the one that runs start with."""
+    show(converse(lambda client: client.workflows.pin(workflow_id, version_id)), output)
+
+
+@versions_app.command("create")
+def create_version(workflow_id: WorkflowId, file: WorkflowFile, output: Output = OutputFormat.TABLE) -> None:
+    """Create the next version of a workflow from the DAG of a file."""
+    dag = _read(file).dag
+    show(converse(lambda client: client.workflows.create_version(workflow_id, dag)), output)
+
+
+@versions_app.command("list")
+def list_versions(
+    workflow_id: WorkflowId, page_size: PageSize = 0, page_token: PageToken = "", output: Output = OutputFormat.TABLE
+) -> None:
+    """List the versions of a workflow, newest first."""
+    answer = converse(lambda client: client.workflows.versions(workflow_id, Page(page_size, page_token)))
+    show_list(answer, answer.versions, columns.VERSIONS, output)
+
+
+def _read(file: Path) -> WorkflowDocument:
+    try:
+        text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidDocumentError(f"{file} is not UTF-8: {error}") from None
+    except OSError as error:
+        raise InvalidDocumentError(f"cannot read {file}: {error.strerror}") from None
+    return parse_workflow(parse_json(text, str(file)))

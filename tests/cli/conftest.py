@@ -1,0 +1,30 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from cli_fakes import FakeControlPlane, Terminal, serving
+
+
+@pytest.fixture
+def control_plane() -> Iterator[FakeControlPlane]:
+    with serving() as fake:
+        yield fake
+
+
+@pytest.fixture
+def config_dir(tmp_path: Path) -> Path:
+    return tmp_path / "config"
+
+
+@pytest.fixture
+def towline(
+    control_plane: FakeControlPlane,
+    config_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Terminal:
+    monkeypatch.setenv("TOWLINE_SERVER", control_plane.address)
+    monkeypatch.setenv("TOWLINE_TOKEN", "token-1")
+    monkeypatch.setenv("TOWLINE_CONFIG_DIR", str(config_dir))
+    monkeypatch.setenv("TOWLINE_DEBUG", "1")
+    return Terminal(monkeypatch, capsys)
