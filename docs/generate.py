@@ -1,0 +1,94 @@
+"""Writes the documents that are derived from code: `docs/states.md` and `docs/configuration.md` (`make docs`)."""
+
+import ast
+import importlib
+import inspect
+import itertools
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic_settings import BaseSettings
+
+from towline_controlplane.engine import transitions
+
+State = TypeVar("State", bound=StrEnum)
+DOCS = Path(__file__).resolve().parent
+PROCESSES = {
+    "towline controlplane": "towline_controlplane.settings",
+    "towline gateway": "towline_gateway.settings",
+    "towline agent run": "towline_agent.settings",
+}
+
+
+def documents() -> dict[Path, str]:
+    """Returns the text of each derived document by its path."""
+    return {DOCS / "states.md": states(), DOCS / "configuration.md": configuration()}
+
+
+def states() -> str:
+    """Returns the transition tables as diagrams."""
+    diagrams = {
+        "Run": diagram(transitions.RUN),
+        "Step": diagram(transitions.STEP),
+        "Attempt": diagram(transitions.ATTEMPT),
+    }
+    parts = ["# States\n\nGenerated from `engine/transitions.py` by `make docs`.\n"]
+    parts += [f"\n## {name}\n\n```mermaid\n{drawn}```\n" for name, drawn in diagrams.items()]
+    return "".join(parts)
+
+
+def diagram(table: Mapping[State, frozenset[State]]) -> str:
+    """Returns a mermaid state diagram: the first state begins, states without successors end."""
+    lines = ["stateDiagram-v2", f"    [*] --> {next(iter(table))}"]
+    for state, successors in table.items():
+        lines += [f"    {state} --> {successor}" for successor in table if successor in successors]
+        lines += [] if successors else [f"    {state} --> [*]"]
+    return "\n".join(lines) + "\n"
+
+
+def configuration() -> str:
+    """Returns every environment variable of every process with its default and meaning."""
+    parts = [
+        "# Configuration\n\nGenerated from the settings classes by `make docs`. Every process reads its environment "
+        "once, at start. `towline up` sets what it needs itself.\n"
+    ]
+    for process, module in PROCESSES.items():
+        parts.append(f"\n## `{process}`\n\n| variable | default | meaning |\n|---|---|---|\n")
+        parts += rows(importlib.import_module(module).Settings)
+    return "".join(parts)
+
+
+def rows(settings: type[BaseSettings]) -> list[str]:
+    """Returns a table row for each field; its description, else the docstring under it, is its meaning."""
+    docstrings = field_docstrings(settings)
+    return [
+        f"| `{field.validation_alias}` | {shown(field.default)} | {field.description or docstrings[name]} |\n"
+        for name, field in settings.model_fields.items()
+    ]
+
+
+def shown(default: object) -> str:
+    """Returns a default as a reader wants to see it; secrets and computed ones not at all."""
+    text = str(default)
+    return "" if text in {"", "None", "PydanticUndefined", "**********"} else f"`{text}`"
+
+
+def field_docstrings(settings: type[BaseSettings]) -> dict[str, str]:
+    """Returns the docstrings under the fields of a class."""
+    body = ast.parse(inspect.getsource(settings)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for statement, following in itertools.pairwise(body.body):
+        match statement, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = " ".join(text.split())
+            case _:
+                continue
+    return found
+
+
+if __name__ == "__main__":
+    for path, text in documents().items():
+        path.write_text(text)
