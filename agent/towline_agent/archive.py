@@ -1,7 +1,8 @@
 """Unpacks plugin bundles, which are written by strangers: regular files and folders only, inside the target only.
 
 Links, devices, absolute or climbing paths, names that collide, and archives that grow beyond their bounds are refused.
-The result is read-only. Nothing of a refused bundle is ever run; the caller removes what was unpacked of it.
+What was unpacked of a refused bundle is never run, and the caller removes it. Files are read-only; folders stay
+removable by their owner.
 """
 
 import gzip
@@ -38,7 +39,8 @@ def unpack(bundle: Path, target: Path) -> None:
                 _unpack_entry(archive, entry, target)
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise BadBundle(f"not a gzip-compressed tar: {error}") from error
-    _make_read_only(target)
+    for folder, _, _ in os.walk(target):
+        Path(folder).chmod(0o700)  # those that no entry named got the process's default mode
 
 
 def _open_tar(unzipped: gzip.GzipFile, bound: int) -> tarfile.TarFile:
@@ -96,8 +98,3 @@ def _write(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None
             file.write(block)
         if file.tell() != entry.size:
             raise BadBundle(f"{entry.name!r} is cut short")
-
-
-def _make_read_only(target: Path) -> None:
-    for folder, _, _ in os.walk(target, topdown=False):
-        Path(folder).chmod(0o500)

@@ -19,6 +19,8 @@ DESCRIPTORS = 4
 REPORT_DESCRIPTOR = harness.RESULT_DESCRIPTOR + 1
 """Where the shim and this process tell the supervisor how it went; the plugin never holds it."""
 
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
+
 
 def inherit_limits() -> None:
     """Puts the calling process, and all that it forks, under the limits of plugins."""
@@ -74,11 +76,19 @@ def _stand_alone(launch: Launch, descriptors: Sequence[int], parent: int) -> Non
         os.dup2(descriptor, target)
     os.closerange(REPORT_DESCRIPTOR + 1, LARGEST_DESCRIPTOR)
     os.chdir(launch.work_dir)
+    _heed_signals()
+
+
+def _heed_signals() -> None:
+    """Undoes what the agent was started with: under nohup or in a script's background it ignores signals for good."""
+    for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _execute(launch: Launch, environment: dict[str, str]) -> NoReturn:
     program = launch.entry_point if launch.plugin_dir is None else os.path.join(launch.plugin_dir, launch.entry_point)
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+    for ignored in _IGNORED_BY_PYTHON:
         signal.signal(ignored, signal.SIG_DFL)
     os.execve(program, [program], environment)  # noqa: S606 - the plugin itself

@@ -80,7 +80,7 @@ def test_too_many_entries_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         unpack(tmp_path / "bundle", tmp_path / "target")
 
 
-def test_a_bundle_becomes_a_read_only_folder(tmp_path: Path) -> None:
+def test_files_of_a_bundle_are_read_only_and_its_folders_removable(tmp_path: Path) -> None:
     (tmp_path / "bundle").write_bytes(
         bundle(
             special("pkg", tarfile.DIRTYPE),
@@ -93,12 +93,12 @@ def test_a_bundle_becomes_a_read_only_folder(tmp_path: Path) -> None:
     unpack(tmp_path / "bundle", target)
     modes = {str(path.relative_to(target)): path.stat().st_mode & 0o7777 for path in target.rglob("*")}
     assert modes == {
-        "pkg": 0o500,
+        "pkg": 0o700,
         "pkg/mod.py": 0o400,
         "run": 0o500,
-        "a": 0o500,
-        "a/b": 0o500,
+        "a": 0o700,
+        "a/b": 0o700,
         "a/b/c.txt": 0o400,
     }
     assert (target / "pkg/mod.py").read_bytes() == b"print()"
-    assert os.stat(target).st_mode & 0o7777 == 0o500
+    assert os.stat(target).st_mode & 0o7777 == 0o700
