@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from towline_controlplane.engine.graph import Dag, compile_dag
-from towline_controlplane.model import PluginRef, WorkflowVersion
+from towline_controlplane.model import PluginRef, Run, WorkflowVersion
+from towline_controlplane.store import workflows
+from towline_controlplane.store.database import Transaction
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,6 +56,16 @@ class Blueprints:
             if found is not None:
                 self._by_version.move_to_end(version_id)
             return found
+
+    def of_run(self, tx: Transaction, run: Run) -> Blueprint:
+        """Returns the blueprint of what a run executes, loading its version if it is not at hand."""
+        found = self.get(run.version_id)
+        if found is not None:
+            return found
+        version = workflows.get_version(tx, run.version_id)
+        if version is None:
+            raise LookupError(f"run {run.id} names version {run.version_id}, which is gone")
+        return self.add(version)
 
     def add(self, version: WorkflowVersion) -> Blueprint:
         """Returns the blueprint of a version, compiling it if it is not at hand."""

@@ -30,7 +30,8 @@ from towline_controlplane.matching import QueueIndex
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.services.agent_admin import AgentAdminService
-from towline_controlplane.services.agent_protocol import AgentLimits, AgentProtocol
+from towline_controlplane.services.agent_messages import AgentLimits
+from towline_controlplane.services.agent_protocol import AgentProtocol
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugins import PluginService

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.engine.handout import Handout, Holder, hand_out
 from towline_controlplane.model import Attempt, PluginRef, Run, Step
-from towline_controlplane.store import leases, runs, workflows
+from towline_controlplane.store import leases, runs
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.tokens import fingerprint
 
@@ -64,7 +64,7 @@ def claim_many(tx: Transaction, claim: Claim, blueprints: Blueprints, new_token:
 
 
 def _offers(tx: Transaction, handed: Sequence[tuple[Handout, str]], blueprints: Blueprints) -> list[StepOffer]:
-    prints = {run.version_id: _blueprint(tx, run, blueprints) for run in (handout.run for handout, _ in handed)}
+    prints = {handout.run.version_id: blueprints.of_run(tx, handout.run) for handout, _ in handed}
     outputs = runs.load_outputs(
         tx,
         {
@@ -99,13 +99,3 @@ def _offer(handout: Handout, token: str, blueprint: Blueprint, outputs: dict[tup
 
 def _predecessors(blueprint: Blueprint, step: Step) -> list[str]:
     return [blueprint.dag.nodes[source].id for source in blueprint.dag.incoming[step.position]]
-
-
-def _blueprint(tx: Transaction, run: Run, blueprints: Blueprints) -> Blueprint:
-    found = blueprints.get(run.version_id)
-    if found is not None:
-        return found
-    version = workflows.get_version(tx, run.version_id)
-    if version is None:
-        raise LookupError(f"run {run.id} names version {run.version_id}, which is gone")
-    return blueprints.add(version)

@@ -15,7 +15,7 @@ from towline_controlplane.engine.creation import RunRequest, create_run
 from towline_controlplane.engine.transitions import RUN_TERMINAL
 from towline_controlplane.engine.view import Decision, View, references, successors
 from towline_controlplane.model import Attempt, Event, Run, Step, StepState
-from towline_controlplane.store import runs, workflows
+from towline_controlplane.store import runs
 from towline_controlplane.store.database import Transaction
 
 StepKey = tuple[str, str]
@@ -135,12 +135,7 @@ class Ledger:
             self._ended[run_id].extend(decision.ended)
 
     def _view_of(self, run: Run) -> View:
-        blueprint = self._blueprints.get(run.version_id)
-        if blueprint is None:
-            version = workflows.get_version(self.tx, run.version_id)
-            if version is None:
-                raise LookupError(f"run {run.id} names version {run.version_id}, which is gone")
-            blueprint = self._blueprints.add(version)
+        blueprint = self._blueprints.of_run(self.tx, run)
         return View(blueprint.dag, run, json.loads(run.input) if blueprint.reads_input else None)
 
     def _load_behind(self, wave: dict[str, list[str]]) -> None:

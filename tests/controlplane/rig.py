@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -189,6 +189,9 @@ def succeeded(node_id: str, output: str = "{}") -> EndAttempt:
 def failed(node_id: str, kind: FailureClass = FailureClass.TRANSIENT) -> EndAttempt:
     """Returns a failure."""
     return EndAttempt(node_id, Outcome.FAILED, digest="failed", failure=Failure(kind, "BROKEN", "it broke"))
+
+
+Scenario = Callable[[Rig], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager

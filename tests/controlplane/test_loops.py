@@ -1,20 +1,16 @@
 """What each duty does in one tick."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from audit import audit
-from rig import LEASE_SECONDS, Rig, control_plane, failed
+from rig import LEASE_SECONDS, Rig, Scenario, failed
 
 from towline_controlplane.ids import new_id
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.retry_timer import RetryTimer
 from towline_controlplane.model import RunState, StepState
 from towline_controlplane.submissions import Verdict
-
-Scenario = Callable[[Rig], Awaitable[None]]
 
 
 class FakeMonotonic:
@@ -23,15 +19,6 @@ class FakeMonotonic:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Callable[[Scenario], None]:
-    async def in_control_plane(scenario: Scenario) -> None:
-        async with control_plane(tmp_path) as rig:
-            await scenario(rig)
-
-    return lambda scenario: asyncio.run(in_control_plane(scenario))
 
 
 def lease_expiry(rig: Rig, monotonic: FakeMonotonic) -> LeaseExpiry:

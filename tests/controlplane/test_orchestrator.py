@@ -1,30 +1,18 @@
 """What the committer guarantees, over a real store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 from audit import audit
-from rig import Rig, control_plane, failed, succeeded
+from rig import Rig, Scenario, failed, succeeded
 
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
 from towline_controlplane.ledger import Ledger, Needs
 from towline_controlplane.model import Failure, FailureClass, RunState, StepState
 from towline_controlplane.submissions import Verdict
-
-Scenario = Callable[[Rig], Awaitable[None]]
-
-
-@pytest.fixture
-def play(tmp_path: Path) -> Callable[[Scenario], None]:
-    async def in_control_plane(scenario: Scenario) -> None:
-        async with control_plane(tmp_path) as rig:
-            await scenario(rig)
-
-    return lambda scenario: asyncio.run(in_control_plane(scenario))
 
 
 def test_a_chain_moves_one_hop_per_report(play: Callable[[Scenario], None]) -> None:

@@ -5,7 +5,7 @@ import importlib.metadata
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -19,9 +19,6 @@ from towline_controlplane.model import AgentRecord, Failure, FailureClass, Lease
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
-
-if TYPE_CHECKING:
-    from towline_controlplane.services.agent_protocol import AgentLimits
 
 SERVER_VERSION = importlib.metadata.version("towline")
 MAX_CHUNK_BYTES = 256 * 1024
@@ -43,6 +40,17 @@ _VERDICT_CODES: Mapping[Verdict, agent_service_pb2.Verdict.Code] = {
     Verdict.LEASE_LOST: agent_service_pb2.Verdict.LEASE_LOST,
     Verdict.ALREADY_REPORTED: agent_service_pb2.Verdict.ALREADY_REPORTED,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLimits:
+    """What the control plane tells its agents; sizes in bytes, times in seconds."""
+
+    offer_seconds: float
+    timeout_ms: int
+    memory_limit_mb: int
+    output_bytes: int = MAX_OUTPUT_BYTES
+    log_bytes: int = 64 * 1024 * 1024
 
 
 def check_session_id(session_id: str) -> None:
@@ -150,7 +158,7 @@ def verdicts(
     return found
 
 
-def offer(given: StepOffer, limits: "AgentLimits") -> agent_service_pb2.Offer:
+def offer(given: StepOffer, limits: AgentLimits) -> agent_service_pb2.Offer:
     """Returns the message of an offer."""
     attempt = given.attempt
     timeout_ms = given.timeout_ms or limits.timeout_ms

@@ -24,6 +24,7 @@ from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import AgentRecord, Lease
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.services import agent_messages as messages
+from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.callers import current_agent
 from towline_controlplane.sessions import Sessions
 from towline_controlplane.store import plugins
@@ -35,17 +36,6 @@ _POLL_SECONDS = 5.0
 """A ring can be lost: a waiting Pull looks at the store itself this often."""
 _LOG_WINDOW = 8
 """Chunks of one stream that are on their way to the store at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class AgentLimits:
-    """What the control plane tells its agents; sizes in bytes, times in seconds."""
-
-    offer_seconds: float
-    timeout_ms: int
-    memory_limit_mb: int
-    output_bytes: int = messages.MAX_OUTPUT_BYTES
-    log_bytes: int = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

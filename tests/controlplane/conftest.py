@@ -1,0 +1,17 @@
+"""Plays a scenario in a control plane of its own."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rig import Scenario, control_plane
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Callable[[Scenario], None]:
+    async def in_control_plane(scenario: Scenario) -> None:
+        async with control_plane(tmp_path) as rig:
+            await scenario(rig)
+
+    return lambda scenario: asyncio.run(in_control_plane(scenario))
