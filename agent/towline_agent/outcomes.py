@@ -95,10 +95,10 @@ def _succeeded(end: Exit, evidence: Evidence) -> AttemptResult:
 def _exited_with_error(end: Exit, evidence: Evidence) -> AttemptResult:
     code = end.exit_code or 0
     default_class = TRANSIENT if code == EXIT_TRANSIENT else PERMANENT
-    cause = _with_last_errors(_explain_code(code), evidence)
     told = _told_error(end)
     if told is not None:
-        return _told_failure(told, default_class, cause)
+        return _told_failure(told, default_class, _last_errors(evidence) or _explain_code(code))
+    cause = _with_last_errors(_explain_code(code), evidence)
     message = (
         f"The plugin asked for a retry (exit code {code})" if code == EXIT_TRANSIENT else f"Ended with exit code {code}"
     )
@@ -208,7 +208,11 @@ def _failure(kind: Failure.Class, code: str, message: str, cause: str) -> Failur
 
 
 def _with_last_errors(cause: str, evidence: Evidence) -> str:
-    return f"{cause}; last lines of stderr: {evidence.last_errors}" if evidence.last_errors else cause
+    return f"{cause}; {_last_errors(evidence)}" if evidence.last_errors else cause
+
+
+def _last_errors(evidence: Evidence) -> str:
+    return f"last lines of stderr: {evidence.last_errors}" if evidence.last_errors else ""
 
 
 def _signal_name(number: int) -> str:

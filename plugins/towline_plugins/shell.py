@@ -26,6 +26,8 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
         TransientError: The command exited with 75.
         PermanentError: It exited with another code than 0, or a signal ended it.
     """
+    # A request to end goes to the whole group: the command has its grace, and this process waits for it.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     environment = {**os.environ, **config.get("env", {})}
     environment.pop("TOWLINE_RESULT_FD", None)
     read_end, write_end = os.pipe()

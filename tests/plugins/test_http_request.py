@@ -96,6 +96,7 @@ def test_failures_that_stay(server: Server, status: int) -> None:
         (format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True), 3_000_000, 3_600_000),
         (format_datetime(datetime.now(UTC) - timedelta(hours=1), usegmt=True), 0, 0),
     ],
+    ids=["at-once", "seconds", "too-long", "nonsense", "negative", "date-ahead", "date-past"],
 )
 def test_retry_after_is_honoured(server: Server, wish: str, least: int, most: int) -> None:
     server.answers["/"] = Answer(503, {"Retry-After": wish})

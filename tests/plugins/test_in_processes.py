@@ -87,6 +87,18 @@ def test_shell_that_closed_its_output_is_waited_for(tmp_path: Path) -> None:
     play(tmp_path, scenario, PACKAGES)
 
 
+def test_shell_command_is_given_time_to_say_goodbye(tmp_path: Path) -> None:
+    script = "trap 'sleep 0.1; echo bye; exit 3' TERM; while :; do sleep 0.05; done"
+
+    async def scenario(stage: Stage) -> None:
+        stdin = json.dumps({"config": {"command": script}, "inputs": {}, "input": None, "context": {}}).encode()
+        ended, output = await stage.run(stage.launch(BUILTINS["SHELL"].entry_point, stdin=stdin, timeout_seconds=0.5))
+        assert ended.reason is EndReason.TIMEOUT
+        assert output.stdout == "bye\n"
+
+    play(tmp_path, scenario, PACKAGES)
+
+
 @pytest.mark.parametrize(("exit_code", "failure_class", "own_code"), [(75, "TRANSIENT", 75), (2, "PERMANENT", 1)])
 def test_shell_exit_code_decides_the_class(tmp_path: Path, exit_code: int, failure_class: str, own_code: int) -> None:
     async def scenario(stage: Stage) -> None:
