@@ -11,8 +11,12 @@ from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.leases import held_attempts
 from towline_controlplane.store.rows import AGENT, insert_if_absent, to_json
+from towline_controlplane.store.statements import Statement, listed
 
 _COLUMNS = AGENT.columns(tables.agents)
+_BY_CREDENTIAL = Statement(
+    f"SELECT {listed(AGENT.names, 'agents')} FROM agents WHERE agents.credential_hash = ?"  # noqa: S608 - our own names
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,8 @@ def get_agent(tx: Transaction, agent_id: str) -> AgentRecord | None:
 
 def find_by_credential(tx: Transaction, credential_hash: str) -> AgentRecord | None:
     """Returns the agent that a credential belongs to."""
-    query = select(*_COLUMNS).where(tables.agents.c.credential_hash == credential_hash)
-    return AGENT.first(tx.connection, query)
+    rows = tx.fetch(_BY_CREDENTIAL, credential_hash)
+    return AGENT.load(rows[0]) if rows else None
 
 
 def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionInfo, lease_expire_time: int) -> bool:

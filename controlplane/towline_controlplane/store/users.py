@@ -7,8 +7,10 @@ from towline_controlplane.model import Role, User
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import USER, insert_if_absent
+from towline_controlplane.store.statements import Statement, listed
 
 _COLUMNS = USER.columns(tables.users)
+_BY_ID = Statement(f"SELECT {listed(USER.names, 'users')} FROM users WHERE users.id = ?")  # noqa: S608 - our own names
 
 
 def insert_user(tx: Transaction, user: User) -> None:
@@ -19,7 +21,8 @@ def insert_user(tx: Transaction, user: User) -> None:
 
 def get_user(tx: Transaction, user_id: str) -> User | None:
     """Returns a user."""
-    return USER.first(tx.connection, select(*_COLUMNS).where(tables.users.c.id == user_id))
+    rows = tx.fetch(_BY_ID, user_id)
+    return USER.load(rows[0]) if rows else None
 
 
 def find_by_email(tx: Transaction, email: str) -> User | None:
