@@ -21,6 +21,16 @@ PROCESSES = {
     "towline agent run": "towline_agent.settings",
 }
 
+CLIENT = """
+## `towline`, the command line
+
+| variable | default | meaning |
+|---|---|---|
+| `TOWLINE_SERVER` | `127.0.0.1:50051` | Address of the control plane. |
+| `TOWLINE_TOKEN` |  | Access token to use instead of the one that `towline login` stored. |
+| `TOWLINE_CONFIG_DIR` | `~/.config/towline` | Folder of the stored tokens, 0600. |
+"""
+
 
 def documents() -> dict[Path, str]:
     """Returns the text of each derived document by its path."""
@@ -57,6 +67,7 @@ def configuration() -> str:
     for process, module in PROCESSES.items():
         parts.append(f"\n## `{process}`\n\n| variable | default | meaning |\n|---|---|---|\n")
         parts += rows(importlib.import_module(module).Settings)
+    parts.append(CLIENT)
     return "".join(parts)
 
 

@@ -141,9 +141,8 @@ class Orchestrator:
         while True:
             await self._wake.wait()
             batch, self._submissions = self._submissions[:_MAX_BATCH], self._submissions[_MAX_BATCH:]
-            claims: list[_WaitingClaim] = []
+            claims, self._claims = self._claims, []
             if not self._submissions:
-                claims, self._claims = self._claims, []
                 self._wake.clear()
             changes = await self._commit(batch)
             await self._hand_out([each for each in claims if not each.answer.done()])

@@ -11,7 +11,7 @@ from rig import Rig, Scenario, failed, succeeded
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
 from towline_controlplane.ledger import Ledger, Needs
-from towline_controlplane.model import Failure, FailureClass, RunState, StepState
+from towline_controlplane.model import Failure, FailureClass, Lease, RunState, StepState
 from towline_controlplane.submissions import Verdict
 
 
@@ -203,6 +203,24 @@ def test_a_poisoned_submission_fails_alone(play: Callable[[Scenario], None]) -> 
         with pytest.raises(ZeroDivisionError):
             await poisoned
         assert {(await rig.run(run.id)).state for run in runs} == {RunState.SUCCEEDED}
+
+    play(scenario)
+
+
+def test_claims_are_served_however_much_is_submitted(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start(["a"])
+        agent = await rig.agent()
+        stale = Lease("no-run", "a", 1, 1, "", agent.id)
+        answered: list[str] = []
+        claim = asyncio.ensure_future(agent.pull())
+        claim.add_done_callback(lambda _: answered.append("claim"))
+        confirming = [asyncio.ensure_future(rig.orchestrator.confirm([stale])) for _ in range(2000)]
+        for each in confirming:
+            each.add_done_callback(lambda _: answered.append("confirmation"))
+        await asyncio.gather(claim, *confirming)
+        assert len(claim.result()) == 1
+        assert answered[-1] == "confirmation"
 
     play(scenario)
 
