@@ -1,10 +1,11 @@
 """Protobuf to JSON, guided by the descriptors.
 
-Prints every field that has a value by nature (empty strings, 0, false, [] and {} included), so that clients never
-miss a field; leaves out unset messages, unset optional fields and enums that are UNSPECIFIED.
+Prints every field that has a value by nature (empty strings, 0, false and [] included), so that clients never miss a
+field; leaves out what was not said: unset messages and optional fields, UNSPECIFIED enums, empty maps.
 """
 
 from collections.abc import Callable
+from enum import Enum, auto
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,8 @@ from towline_gateway.codec.decode import is_map
 from towline_gateway.codec.json_text import Json
 
 Write = Callable[[Any], Json]
-Step = tuple[str, str, Write]
+Step = tuple[str, str, "_Print", Write]
+"""JSON name, name, when it is printed, and how."""
 
 
 def encode(message: Message) -> Json:
@@ -31,47 +33,51 @@ def message_writer(descriptor: Descriptor) -> Write:
     return well_known.WRITERS.get(descriptor.full_name) or _MessageWriter(descriptor).write
 
 
-class _MessageWriter:
-    """Writes messages of one type; its steps are built on first use, so that types may refer to themselves."""
+class _Print(Enum):
+    """When a field is printed."""
 
-    __slots__ = ("_always", "_compiled", "_descriptor", "_if_set", "_if_specified")
+    ALWAYS = auto()
+    IF_NOT_EMPTY = auto()
+    IF_SET = auto()
+
+
+class _MessageWriter:
+    """Writes messages of one type, its fields in the order of their declaration.
+
+    Its steps are built on first use, so that types may refer to themselves.
+    """
+
+    __slots__ = ("_descriptor", "_steps")
 
     def __init__(self, descriptor: Descriptor) -> None:
         self._descriptor = descriptor
-        self._compiled = False
-        self._always: list[Step] = []
-        self._if_specified: list[Step] = []
-        self._if_set: list[Step] = []
+        self._steps: tuple[Step, ...] | None = None
 
     def write(self, message: Message) -> Json:
         """Returns the JSON object of the message."""
-        if not self._compiled:
-            self._compile()
+        if self._steps is None:
+            self._steps = tuple(
+                (field.json_name, field.name, _when(field), _field_writer(field)) for field in self._descriptor.fields
+            )
         members: dict[str, Json] = {}
-        for json_name, name, write in self._always:
-            members[json_name] = write(getattr(message, name))
-        for json_name, name, write in self._if_specified:
-            if number := getattr(message, name):
-                members[json_name] = write(number)
-        for json_name, name, write in self._if_set:
-            if message.HasField(name):
-                members[json_name] = write(getattr(message, name))
+        for json_name, name, when, write in self._steps:
+            if when is _Print.IF_SET and not message.HasField(name):
+                continue
+            value = getattr(message, name)
+            if value or when is not _Print.IF_NOT_EMPTY:
+                members[json_name] = write(value)
         return members
 
-    def _compile(self) -> None:
-        for field in self._descriptor.fields:
-            self._steps_of(field).append((field.json_name, field.name, _field_writer(field)))
-        self._compiled = True
 
-    def _steps_of(self, field: FieldDescriptor) -> list[Step]:
-        if field.has_presence:
-            return self._if_set
-        if is_map(field):
-            return self._if_specified
-        zero_is_a_name = field.enum_type and field.enum_type.values_by_number[0].name in scalars.enum_names(
-            field.enum_type
-        )
-        return self._if_specified if field.enum_type and not field.is_repeated and not zero_is_a_name else self._always
+def _when(field: FieldDescriptor) -> _Print:
+    if field.has_presence:
+        return _Print.IF_SET
+    if is_map(field):
+        return _Print.IF_NOT_EMPTY
+    if field.enum_type is None or field.is_repeated:
+        return _Print.ALWAYS
+    zero = field.enum_type.values_by_number[0].name
+    return _Print.ALWAYS if zero in scalars.enum_names(field.enum_type) else _Print.IF_NOT_EMPTY
 
 
 def _field_writer(field: FieldDescriptor) -> Write:
