@@ -8,17 +8,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import structlog
-
 from towline_controlplane.bus import Doorbell, logs_topic
+from towline_controlplane.group_commit import Backlog, commit_together
 from towline_controlplane.model import Attempt, AttemptState, Lease
 from towline_controlplane.store import logs, runs
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.logs import LogAppend
 
 _MAX_BATCH = 64
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,56 +28,34 @@ class LogChunk:
     final: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    chunk: LogChunk
-    answer: asyncio.Future[int | None]
-
-
 @dataclass(slots=True)
 class LogWriter:
     """Takes chunks from agents; `run` commits them."""
 
     database: Database
     doorbell: Doorbell
-    _waiting: list[_Waiting] = field(default_factory=list[_Waiting])
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _chunks: Backlog[LogChunk] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._chunks = Backlog(self._wake)
 
     async def append(self, chunk: LogChunk) -> int | None:
         """Returns the next wanted offset once the bytes are durable, None if the lease is stale."""
-        answer: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(chunk, answer))
-        self._wake.set()
-        return await answer
+        return await self._chunks.add(chunk)
 
     async def run(self) -> None:
         """Commits until it is cancelled."""
         while True:
             await self._wake.wait()
-            batch, self._waiting = self._waiting[:_MAX_BATCH], self._waiting[_MAX_BATCH:]
-            if not self._waiting:
+            batch = self._chunks.take(_MAX_BATCH)
+            if not self._chunks:
                 self._wake.clear()
-            await self._commit(batch)
-
-    async def _commit(self, batch: Sequence[_Waiting]) -> None:
-        try:
-            offsets = await self.database.write(lambda tx: _append(tx, [waiting.chunk for waiting in batch]))
-        except Exception as error:
-            if len(batch) > 1:
-                for waiting in batch:
-                    await self._commit([waiting])
-                return
-            log.exception("log chunk failed", run_id=batch[0].chunk.lease.run_id)
-            if not batch[0].answer.done():
-                batch[0].answer.set_exception(error)
-            return
-        self.doorbell.ring({logs_topic(waiting.chunk.lease.run_id) for waiting in batch})
-        for waiting, offset in zip(batch, offsets, strict=True):
-            if not waiting.answer.done():
-                waiting.answer.set_result(offset)
+            for run_ids in await commit_together(self.database, batch, _append):
+                self.doorbell.ring({logs_topic(run_id) for run_id in run_ids})
 
 
-def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> list[int | None]:
+def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> tuple[list[int | None], set[str]]:
     keys = {(chunk.lease.run_id, chunk.lease.node_id) for chunk in chunks}
     attempts = {
         (attempt.run_id, attempt.node_id, attempt.number): attempt
@@ -95,7 +70,7 @@ def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> list[int | None]:
             continue
         append = LogAppend(lease.run_id, lease.node_id, lease.attempt, chunk.offset, chunk.data, chunk.final)
         offsets.extend(logs.append_many(tx, [append]))
-    return offsets
+    return offsets, {run_id for run_id, _ in keys}
 
 
 def _may_append(attempt: Attempt | None, lease: Lease) -> bool:

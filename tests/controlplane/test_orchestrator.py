@@ -197,7 +197,7 @@ def test_a_poisoned_submission_fails_alone(play: Callable[[Scenario], None]) -> 
         agent = await rig.agent()
         runs = [await rig.start(["a"]) for _ in range(5)]
         offers = await agent.pull()
-        poisoned = rig.orchestrator._submit(Poison())  # pyright: ignore[reportPrivateUsage]
+        poisoned = rig.orchestrator._submissions.add(Poison())  # pyright: ignore[reportPrivateUsage]
         verdicts = await asyncio.gather(*[agent.report(offer) for offer in offers])
         assert verdicts == [Verdict.ACCEPTED] * 5
         with pytest.raises(ZeroDivisionError):

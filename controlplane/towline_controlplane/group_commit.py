@@ -1,0 +1,89 @@
+"""Group commit: what arrives while a transaction is in flight shares the next one, and each is answered after it.
+
+No delay is added; under load the batches grow by themselves. A batch that fails is applied one by one, so that a
+poisoned item fails alone (I30).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import structlog
+
+from towline_controlplane.errors import Unavailable
+from towline_controlplane.store.database import Database, Transaction
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Generic[T]):
+    """An item and the future that its sender awaits."""
+
+    item: T
+    answer: asyncio.Future[Any]
+
+
+class Backlog(Generic[T]):
+    """Items that wait for the next commit; `wake` is set when one is added."""
+
+    def __init__(self, wake: asyncio.Event) -> None:
+        self._wake = wake
+        self._waiting: list[Waiting[T]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def add(self, item: T) -> asyncio.Future[Any]:
+        """Returns what will be answered to `item` once it is committed."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(Waiting(item, answer))
+        self._wake.set()
+        return answer
+
+    def take(self, most: int) -> list[Waiting[T]]:
+        """Removes and returns the oldest items."""
+        taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        return taken
+
+
+async def commit_together(
+    database: Database,
+    waiting: Sequence[Waiting[T]],
+    work: Callable[[Transaction, Sequence[T]], tuple[Sequence[object], R]],
+) -> list[R]:
+    """Applies all items in one transaction and answers each; returns the results of the transactions that it took.
+
+    `work` returns an answer for each item, in their order, and a result; an answer that is an exception is raised at
+    the item's sender.
+    """
+    if not waiting:
+        return []
+    try:
+        answers, result = await database.write(lambda tx: work(tx, [each.item for each in waiting]))
+    except Unavailable as error:
+        for each in waiting:
+            _settle(each.answer, error)
+        return []
+    except Exception as error:
+        if len(waiting) > 1:
+            return [result for each in waiting for result in await commit_together(database, [each], work)]
+        log.exception("commit failed", item=type(waiting[0].item).__name__)
+        _settle(waiting[0].answer, error)
+        return []
+    for each, answer in zip(waiting, answers, strict=True):
+        _settle(each.answer, answer)
+    return [result]
+
+
+def _settle(future: asyncio.Future[Any], answer: object) -> None:
+    if future.done():  # its sender has gone
+        return
+    if isinstance(answer, Exception):
+        future.set_exception(answer)
+    else:
+        future.set_result(answer)
