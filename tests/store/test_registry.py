@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from store_samples import Store, a_plugin, a_plugin_version, a_user, a_version, a_workflow
 
 from towline_controlplane.errors import AlreadyExists, NotFound, PluginVersionExists
-from towline_controlplane.model import Role
 from towline_controlplane.store import plugins, queues, users, workflows
 from towline_controlplane.store.plugins import precedence
 
@@ -42,13 +41,6 @@ def test_of_racing_registrations_with_one_email_one_succeeds(store: Store) -> No
     results = store.runner.run(scenario())
     assert results.count(None) == 1
     assert sum(isinstance(result, AlreadyExists) for result in results) == 7
-
-
-def test_admins_are_counted(store: Store) -> None:
-    store.write(users.insert_user, a_user("user-1"))
-    assert store.read(users.count_admins) == 0
-    store.write(users.insert_user, a_user("user-2", role=Role.ADMIN))
-    assert store.read(users.count_admins) == 1
 
 
 def test_queues_are_made_once_and_keep_their_labels(store: Store) -> None:

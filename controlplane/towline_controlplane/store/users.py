@@ -1,9 +1,9 @@
 """The people who sign in."""
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from towline_controlplane.errors import AlreadyExists
-from towline_controlplane.model import Role, User
+from towline_controlplane.model import User
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import USER, insert_if_absent
@@ -28,9 +28,3 @@ def get_user(tx: Transaction, user_id: str) -> User | None:
 def find_by_email(tx: Transaction, email: str) -> User | None:
     """Returns the user with exactly this email."""
     return USER.first(tx.connection, select(*_COLUMNS).where(tables.users.c.email == email))
-
-
-def count_admins(tx: Transaction) -> int:
-    """Returns how many users are admins."""
-    query = select(func.count()).select_from(tables.users).where(tables.users.c.role == Role.ADMIN.value)
-    return tx.connection.execute(query).scalar_one()
