@@ -4,7 +4,7 @@ A submission either decides, answers without a decision (stale, repeated, alread
 a refusal is an answer to its sender and leaves the batch as it was.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -174,7 +174,11 @@ class ExpireOffer:
 
 @dataclass(frozen=True, slots=True)
 class Withdraw:
-    """Takes an attempt from a holder that is gone, if it still holds that very epoch."""
+    """Takes an attempt from a holder that is gone, if it still holds that very epoch.
+
+    It counts as lost even if its start was never confirmed: the holder may have started it with its last breath, and
+    an attempt that may have run is not run again under its key.
+    """
 
     run_id: str
     node_id: str
@@ -191,7 +195,7 @@ class Withdraw:
         attempt = _open_attempt(ledger, self.run_id, self.node_id)
         if attempt is None or attempt.epoch != self.epoch:
             return False
-        ledger.decide(self.run_id, _WITHDRAWALS[attempt.state](self.node_id, self.cause))
+        ledger.decide(self.run_id, commands.LoseAttempt(self.node_id, self.cause))
         return True
 
 
@@ -199,13 +203,3 @@ def _open_attempt(ledger: Ledger, run_id: str, node_id: str) -> Attempt | None:
     step, attempt = ledger.step(run_id, node_id), ledger.attempt(run_id, node_id)
     held = step is not None and step.state is StepState.LEASED
     return attempt if held and attempt is not None and attempt.state not in ATTEMPT_TERMINAL else None
-
-
-def _expire(node_id: str, _cause: str) -> commands.Command:
-    return commands.ExpireOffer(node_id)
-
-
-_WITHDRAWALS: Mapping[AttemptState, Callable[[str, str], commands.Command]] = {
-    AttemptState.OFFERED: _expire,
-    AttemptState.RUNNING: commands.LoseAttempt,
-}

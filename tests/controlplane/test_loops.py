@@ -92,7 +92,7 @@ def test_attempts_of_an_earlier_session_are_lost_at_once(play: Callable[[Scenari
         assert await expiry.withdraw_earlier_sessions(agent.id, agent.session_id) == 2
         assert await expiry.tick() == 0
         again = {offer.step.node_id: offer.attempt.number for offer in await agent.pull()}
-        assert again == {started.step.node_id: 2, offered.step.node_id: 1}
+        assert again == {started.step.node_id: 2, offered.step.node_id: 2}, "the offer may have been taken up"
         await audit(rig, run.id)
 
     play(scenario)

@@ -113,7 +113,7 @@ COMMANDS: dict[str, Callable[[Fact], Command]] = {
 
 # What can happen next, often things often: successes many times, the end of the run seldom.
 REPORTS = [SUCCEED] * 6 + [FAIL, FAIL, FAIL_FOR_GOOD, TIME_OUT, LEAVE, STOP]
-WHILE_OFFERED = [CONFIRM, CONFIRM, EXPIRE, *REPORTS]
+WHILE_OFFERED = [LOSE, CONFIRM, CONFIRM, EXPIRE, *REPORTS]
 WHILE_RUNNING = [LOSE, LOSE, *REPORTS]
 
 

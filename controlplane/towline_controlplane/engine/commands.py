@@ -44,14 +44,14 @@ class EndAttempt:
 
 @dataclass(frozen=True, slots=True)
 class ExpireOffer:
-    """An offer was not confirmed in time, or its agent went away before it started."""
+    """An offer was not confirmed in time."""
 
     node_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class LoseAttempt:
-    """The agent of a started attempt is gone."""
+    """The agent of an attempt is gone, whether it had confirmed the start or not."""
 
     node_id: str
     cause: str
