@@ -47,6 +47,8 @@ from towline_controlplane.tokens import AccessTokens
 
 _TICK_SECONDS = 1.0
 _PUSHES_PER_USER = 4
+_PATIENCE_OFFERS = 2
+"""So long after a start, in lifetimes of an offer: agents look for a lost control plane every 5 s at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def compose(settings: Settings, database: Database) -> ControlPlane:
     log_writer = LogWriter(database, doorbell)
     queues = QueueIndex(database, doorbell)
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds)
-    offer_expiry = OfferExpiry(database, orchestrator)
+    offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
     accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens)
     blobs = FolderBlobs(settings.data_dir / "blobs")

@@ -8,6 +8,7 @@ from rig import LEASE_SECONDS, Rig, Scenario, failed
 
 from towline_controlplane.ids import new_id
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
+from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.retry_timer import RetryTimer
 from towline_controlplane.model import RunState, StepState
 from towline_controlplane.submissions import Verdict
@@ -75,6 +76,24 @@ def test_a_control_plane_that_was_down_itself_waits_a_whole_lease(play: Callable
         await agent.start(offer)
         rig.clock.advance(600)
         assert await lease_expiry(rig, FakeMonotonic()).tick() == 0
+        assert await agent.report(offer) is Verdict.ACCEPTED
+
+    play(scenario)
+
+
+def test_a_control_plane_that_was_down_itself_lets_agents_confirm_late(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        monotonic = FakeMonotonic()
+        await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        rig.clock.advance(60)
+        expiry = OfferExpiry(rig.database, rig.orchestrator, 10, monotonic)
+        monotonic.now = 9.9
+        assert await expiry.tick() == 0
+        await agent.start(offer)
+        monotonic.now = 10
+        assert await expiry.tick() == 0
         assert await agent.report(offer) is Verdict.ACCEPTED
 
     play(scenario)

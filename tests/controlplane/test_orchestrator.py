@@ -61,7 +61,7 @@ def test_an_expired_offer_goes_back_without_costing_a_retry(play: Callable[[Scen
 
     async def scenario(rig: Rig) -> None:
         run = await rig.start(["a"])
-        agent, expiry = await rig.agent(), OfferExpiry(rig.database, rig.orchestrator)
+        agent, expiry = await rig.agent(), OfferExpiry(rig.database, rig.orchestrator, 0)
         (first,) = await agent.pull()
         assert await expiry.tick() == 0
         rig.clock.advance(5)
@@ -85,7 +85,7 @@ def test_a_confirmed_offer_does_not_expire(play: Callable[[Scenario], None]) -> 
         (offer,) = await agent.pull()
         await agent.start(offer)
         rig.clock.advance(60)
-        assert await OfferExpiry(rig.database, rig.orchestrator).tick() == 0
+        assert await OfferExpiry(rig.database, rig.orchestrator, 0).tick() == 0
         assert await agent.report(offer) is Verdict.ACCEPTED
 
     play(scenario)

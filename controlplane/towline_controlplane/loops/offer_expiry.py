@@ -1,6 +1,11 @@
-"""Takes back offers that no agent confirmed in time: a poll answer that was lost must not lock a step."""
+"""Takes back offers that no agent confirmed in time: a poll answer that was lost must not lock a step.
 
-from dataclasses import dataclass
+A control plane that was down itself may have missed the confirmation; it lets the agents find it again first.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.store import leases
@@ -10,14 +15,25 @@ from towline_controlplane.submissions import ExpireOffer
 _BATCH = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OfferExpiry:
-    """Finds offers past their time by the database's clock; the step goes back without costing a retry."""
+    """Finds offers past their time by the database's clock; the step goes back without costing a retry.
+
+    Nothing expires before this process has been there for `patience_seconds` of its own time.
+    """
 
     database: Database
     orchestrator: Orchestrator
+    patience_seconds: float
+    monotonic: Callable[[], float] = time.monotonic
+    _began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.monotonic()
 
     async def tick(self) -> int:
         """Takes back up to a batch of expired offers; returns how many."""
+        if self.monotonic() - self._began < self.patience_seconds:
+            return 0
         expired = await self.database.read(lambda tx: leases.expired_offers(tx, _BATCH))
         return await self.orchestrator.withdraw(ExpireOffer(run_id, node_id) for run_id, node_id in expired)
