@@ -111,9 +111,12 @@ class Ledger:
 
     def save(self) -> Changes:
         """Writes every changed row once."""
-        for run_id in self._created:
+        events_of_new: dict[str, list[Event]] = {run_id: [] for run_id in self._created}
+        for event in self.changes.events:
+            if event.run_id in events_of_new:
+                events_of_new[event.run_id].append(event)
+        for run_id, events in events_of_new.items():
             view = self._views[run_id]
-            events = [event for event in self.changes.events if event.run_id == run_id]
             runs.insert_run(self.tx, view.run, view.steps.values(), events)
         runs.save_changes(
             self.tx,

@@ -5,6 +5,7 @@ that ended by its own report still takes the rest of its log.
 """
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -57,24 +58,22 @@ class LogWriter:
 
 def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> tuple[list[int | None], set[str]]:
     keys = {(chunk.lease.run_id, chunk.lease.node_id) for chunk in chunks}
-    attempts = {
-        (attempt.run_id, attempt.node_id, attempt.number): attempt
-        for run_id, node_id in sorted(keys)
-        for attempt in runs.list_attempts(tx, run_id, node_id)
-    }
-    offsets: list[int | None] = []
-    for chunk in chunks:
-        lease = chunk.lease
-        if not _may_append(attempts.get((lease.run_id, lease.node_id, lease.attempt)), lease):
-            offsets.append(None)
-            continue
-        append = LogAppend(lease.run_id, lease.node_id, lease.attempt, chunk.offset, chunk.data, chunk.final)
-        offsets.extend(logs.append_many(tx, [append]))
-    return offsets, {run_id for run_id, _ in keys}
+    attempts = {(a.run_id, a.node_id, a.number): a for a in runs.load_all_attempts(tx, keys)}
+    allowed = [_may_append(attempts.get((c.lease.run_id, c.lease.node_id, c.lease.attempt)), c.lease) for c in chunks]
+    appends = [
+        LogAppend(c.lease.run_id, c.lease.node_id, c.lease.attempt, c.offset, c.data, c.final)
+        for c in itertools.compress(chunks, allowed)
+    ]
+    offsets = iter(logs.append_many(tx, appends))
+    return [next(offsets) if may else None for may in allowed], {append.run_id for append in appends}
 
 
 def _may_append(attempt: Attempt | None, lease: Lease) -> bool:
-    if attempt is None or attempt.state is AttemptState.LOST:
+    if attempt is None or _was_withdrawn(attempt):
         return False
     held_by = (attempt.epoch, attempt.token_hash, attempt.agent_id)
     return held_by == (lease.epoch, lease.token_hash, lease.agent_id)
+
+
+def _was_withdrawn(attempt: Attempt) -> bool:
+    return attempt.state is AttemptState.LOST and attempt.report_digest is None

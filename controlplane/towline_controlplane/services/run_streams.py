@@ -20,7 +20,7 @@ from towline_controlplane.services.log_records import records
 from towline_controlplane.services.pages import decode_token, encode_token
 from towline_controlplane.store import logs, runs
 from towline_controlplane.store.database import Database, Transaction
-from towline_controlplane.store.logs import LogChunk, LogPosition
+from towline_controlplane.store.logs import LogChunk, LogPosition, LogSize
 
 _EVENTS: Final = 500
 _LOG_BYTES: Final = 256 * 1024
@@ -121,17 +121,18 @@ class RunStreams:
         if tx.now >= end_time + int(self.log_grace_seconds * 1_000_000):
             return True
         steps = runs.list_steps(tx, run_id, -1, _STEPS_ASKED_FOR_FINAL + 1)
-        return len(steps) <= _STEPS_ASKED_FOR_FINAL and all(
-            _log_complete(tx, attempt)
-            for step in steps
-            if step.attempt
-            for attempt in runs.list_attempts(tx, run_id, step.node_id)
+        if len(steps) > _STEPS_ASKED_FOR_FINAL:
+            return False
+        keys = [(run_id, step.node_id) for step in steps if step.attempt]
+        sizes = logs.load_sizes(tx, keys)
+        return all(
+            _log_complete(attempt, sizes.get((run_id, attempt.node_id, attempt.number)))
+            for attempt in runs.load_all_attempts(tx, keys)
         )
 
 
-def _log_complete(tx: Transaction, attempt: Attempt) -> bool:
+def _log_complete(attempt: Attempt, stored: LogSize | None) -> bool:
     """Tells whether an attempt that has ended will get no more lines: one that was never reported takes none."""
-    if attempt.report_digest is None:
+    if attempt.report_digest is None or attempt.usage.log_bytes == 0:
         return True
-    size = logs.log_size(tx, attempt.run_id, attempt.node_id, attempt.number)
-    return size.final or size.size >= attempt.usage.log_bytes
+    return stored is not None and (stored.final or stored.size >= attempt.usage.log_bytes)

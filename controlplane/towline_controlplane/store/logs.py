@@ -5,7 +5,7 @@ held until the commit, so that a number is visible only after all smaller ones, 
 cursor that stands behind a number has missed nothing before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +83,8 @@ def append_many(tx: Transaction, appends: Sequence[LogAppend]) -> list[int]:
 
     Bytes stored before are ignored, and beyond a gap nothing is taken, so that the log is exactly the stream (I14).
     """
-    growth = _Growth(_lock_runs(tx, appends), _load_sizes(tx, appends))
+    counts = _lock_runs(tx, appends)
+    growth = _Growth(counts, load_sizes(tx, {(append.run_id, append.node_id) for append in appends}))
     offsets = [growth.take(append) for append in appends]
     tx.execute_many(_INSERT_CHUNK, growth.chunks)
     tx.execute_many(_PUT_SIZE, [(*key, size.size, size.final) for key, size in growth.grown.items()])
@@ -97,6 +98,12 @@ def log_size(tx: Transaction, run_id: str, node_id: str, attempt: int) -> LogSiz
     query = select(logs.size, logs.final).where(logs.run_id == run_id, logs.node_id == node_id, logs.attempt == attempt)
     row = tx.connection.execute(query).first()
     return LogSize(0, final=False) if row is None else LogSize(*row)
+
+
+def load_sizes(tx: Transaction, keys: Collection[tuple[str, str]]) -> dict[LogKey, LogSize]:
+    """Returns the sizes of the logs of all attempts of the steps that have one, by run, node and attempt."""
+    rows = tx.fetch(_LOAD_SIZES, as_json(keys))
+    return {(run_id, node_id, attempt): LogSize(size, bool(final)) for run_id, node_id, attempt, size, final in rows}
 
 
 def read_chunks(
@@ -146,11 +153,6 @@ class _Growth:
 def _lock_runs(tx: Transaction, appends: Sequence[LogAppend]) -> dict[str, int]:
     run_ids = sorted({append.run_id for append in appends})
     return {run_id: tx.fetch(_LOCK_RUN, run_id)[0][0] for run_id in run_ids}
-
-
-def _load_sizes(tx: Transaction, appends: Sequence[LogAppend]) -> dict[LogKey, LogSize]:
-    rows = tx.fetch(_LOAD_SIZES, as_json((append.run_id, append.node_id) for append in appends))
-    return {(run_id, node_id, attempt): LogSize(size, bool(final)) for run_id, node_id, attempt, size, final in rows}
 
 
 def _chunks(run_id: str, node_id: str | None, after: LogPosition | None) -> Select[Any, Any, Any, Any, Any]:

@@ -47,6 +47,10 @@ _LOAD_ATTEMPTS = Statement(
     " WHERE s.run_id = k.run_id AND s.node_id = k.node_id"
     " AND a.run_id = s.run_id AND a.node_id = s.node_id AND a.number = s.attempt"
 )
+_LOAD_ALL_ATTEMPTS = Statement(
+    f"SELECT {listed(ATTEMPT.names, 'a')} FROM {{keys}} CROSS JOIN attempts a"  # noqa: S608
+    " WHERE a.run_id = k.run_id AND a.node_id = k.node_id"
+)
 _LOAD_OUTPUTS = Statement(
     "SELECT s.run_id, s.node_id, s.output FROM {keys} CROSS JOIN steps s"
     " WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND s.state = 'SUCCEEDED' AND s.output IS NOT NULL"
@@ -99,6 +103,11 @@ def load_steps(tx: Transaction, keys: Collection[StepKey]) -> list[Step]:
 def load_newest_attempts(tx: Transaction, keys: Collection[StepKey]) -> list[Attempt]:
     """Returns the newest attempt of each of the steps that has one."""
     return [ATTEMPT.load(row) for row in tx.fetch(_LOAD_ATTEMPTS, as_json(keys))]
+
+
+def load_all_attempts(tx: Transaction, keys: Collection[StepKey]) -> list[Attempt]:
+    """Returns all attempts of the steps, in no particular order."""
+    return [ATTEMPT.load(row) for row in tx.fetch(_LOAD_ALL_ATTEMPTS, as_json(keys))]
 
 
 def load_outputs(tx: Transaction, keys: Collection[StepKey]) -> dict[StepKey, str]:

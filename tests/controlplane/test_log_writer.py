@@ -1,0 +1,78 @@
+"""Whose log bytes count, and that a batch of chunks is answered one by one."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
+
+from rig import LEASE_SECONDS, FakeAgent, Rig, Scenario
+
+from towline_controlplane.engine.commands import EndAttempt, Outcome
+from towline_controlplane.handouts import StepOffer
+from towline_controlplane.log_writer import LogChunk, LogWriter
+from towline_controlplane.loops.lease_expiry import LeaseExpiry
+from towline_controlplane.model import Failure, FailureClass
+from towline_controlplane.store import logs
+
+LINE = b"1 O- hello\n"
+
+
+@contextlib.asynccontextmanager
+async def writing(rig: Rig) -> AsyncGenerator[LogWriter, None]:
+    writer = LogWriter(rig.database, rig.doorbell)
+    running = asyncio.create_task(writer.run())
+    try:
+        yield writer
+    finally:
+        running.cancel()
+
+
+def chunk(agent: FakeAgent, offer: StepOffer, offset: int = 0) -> LogChunk:
+    return LogChunk(agent.lease(offer), offset, LINE, final=False)
+
+
+def test_a_batch_is_answered_chunk_by_chunk(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start(["a", "b"])
+        agent = await rig.agent()
+        a, b = await agent.pull()
+        stale = chunk(agent, a)
+        stale = replace(stale, lease=replace(stale.lease, epoch=7))
+        async with writing(rig) as writer:
+            chunks = [chunk(agent, a), stale, chunk(agent, b), chunk(agent, a, len(LINE)), chunk(agent, b, 99)]
+            answers = await asyncio.gather(*[writer.append(each) for each in chunks])
+        assert answers == [len(LINE), None, len(LINE), 2 * len(LINE), len(LINE)]
+        sizes = await rig.database.read(lambda tx: logs.load_sizes(tx, [(run.id, "a"), (run.id, "b")]))
+        assert {key[1]: size.size for key, size in sizes.items()} == {"a": 2 * len(LINE), "b": len(LINE)}
+
+    play(scenario)
+
+
+def test_a_reported_attempt_takes_the_rest_of_its_log(play: Callable[[Scenario], None]) -> None:
+    left = EndAttempt("b", Outcome.LOST, "left", failure=Failure(FailureClass.TRANSIENT, "AGENT_LOST", "shut down"))
+
+    async def scenario(rig: Rig) -> None:
+        await rig.start(["a", "b"])
+        agent = await rig.agent()
+        a, b = await agent.pull()
+        await agent.report(a)
+        await agent.report(b, left)
+        async with writing(rig) as writer:
+            assert await writer.append(chunk(agent, a)) == len(LINE)
+            assert await writer.append(chunk(agent, b)) == len(LINE)
+
+    play(scenario)
+
+
+def test_a_withdrawn_attempt_takes_no_more(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        await agent.start(offer)
+        expiry = LeaseExpiry(rig.database, rig.orchestrator, LEASE_SECONDS)
+        assert await expiry.withdraw_earlier_sessions(agent.id, "another-session") == 1
+        async with writing(rig) as writer:
+            assert await writer.append(chunk(agent, offer)) is None
+
+    play(scenario)
