@@ -12,6 +12,11 @@ from towline_controlplane.store.logs import LogAppend, LogPosition, LogSize
 EVERYTHING = 10**9
 
 
+def size_of(store: Store, attempt: int = 1) -> LogSize:
+    sizes = store.read(logs.load_sizes, [("run-1", "a")])
+    return sizes.get(("run-1", "a", attempt), LogSize(0, final=False))
+
+
 def append(tx: Transaction, offset: int, data: bytes, **fields: object) -> int:
     return logs.append_many(tx, [LogAppend("run-1", "a", 1, offset, data, **fields)])[0]  # pyright: ignore[reportArgumentType]
 
@@ -30,7 +35,7 @@ def test_bytes_at_the_end_are_taken(store: Store) -> None:
     assert store.write(append, 0, b"one\n") == 4
     assert store.write(append, 4, b"two\n") == 8
     assert store.read(read) == b"one\ntwo\n"
-    assert store.read(logs.log_size, "run-1", "a", 1) == LogSize(8, final=False)
+    assert size_of(store) == LogSize(8, final=False)
 
 
 def test_repeated_bytes_are_ignored_and_a_new_tail_is_taken(store: Store) -> None:
@@ -44,7 +49,7 @@ def test_repeated_bytes_are_ignored_and_a_new_tail_is_taken(store: Store) -> Non
 
 def test_beyond_a_gap_nothing_is_taken(store: Store) -> None:
     assert store.write(append, 3, b"late", final=True) == 0
-    assert store.read(logs.log_size, "run-1", "a", 1) == LogSize(0, final=False)
+    assert size_of(store) == LogSize(0, final=False)
     store.write(append, 0, b"abc")
     assert store.write(append, 4, b"late") == 3
     assert store.read(read) == b"abc"
@@ -53,15 +58,15 @@ def test_beyond_a_gap_nothing_is_taken(store: Store) -> None:
 def test_a_log_is_final_once_its_last_byte_is_there(store: Store) -> None:
     store.write(append, 0, b"abc")
     store.write(append, 0, b"a", final=True)
-    assert not store.read(logs.log_size, "run-1", "a", 1).final
+    assert not size_of(store).final
     store.write(append, 3, b"", final=True)
-    assert store.read(logs.log_size, "run-1", "a", 1) == LogSize(3, final=True)
+    assert size_of(store) == LogSize(3, final=True)
     store.write(append, 0, b"ab")
-    assert store.read(logs.log_size, "run-1", "a", 1) == LogSize(3, final=True)
+    assert size_of(store) == LogSize(3, final=True)
 
 
 def test_an_attempt_without_a_log_has_size_zero(store: Store) -> None:
-    assert store.read(logs.log_size, "run-1", "a", 7) == LogSize(0, final=False)
+    assert size_of(store, 7) == LogSize(0, final=False)
     assert store.read(logs.read_chunks, "run-1", None, None, 100) == []
     assert store.write(logs.append_many, []) == []
 
@@ -75,7 +80,7 @@ def test_appends_of_one_batch_build_on_each_other_and_are_answered_in_order(stor
         LogAppend("run-1", "a", 2, 0, b"second attempt"),
     ]
     assert store.write(logs.append_many, batch) == [2, 9, 0, 4, 14]
-    assert store.read(logs.log_size, "run-1", "a", 1) == LogSize(4, final=True)
+    assert size_of(store) == LogSize(4, final=True)
     found = store.read(logs.read_chunks, "run-1", None, None, EVERYTHING)
     assert [(c.arrival, c.node_id, c.attempt, c.offset, c.data) for c in found] == [
         (1, "a", 1, 0, b"aa"),

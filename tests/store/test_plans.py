@@ -77,7 +77,11 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
         lambda tx: plugins.find_by_digest(tx, "d"),
         ["plugin_versions plugin_versions_by_digest (digest=?)"],
     ),
-    "log_size": (lambda tx: logs.log_size(tx, "r", "a", 1), ["attempt_logs (run_id=? AND node_id=? AND attempt=?)"]),
+    "load_sizes": (lambda tx: logs.load_sizes(tx, [("r", "a")]), ["attempt_logs (run_id=? AND node_id=?)"]),
+    "load_all_attempts": (
+        lambda tx: runs.load_all_attempts(tx, [("r", "a")]),
+        ["attempts (run_id=? AND node_id=?)"],
+    ),
     "append_many": (
         lambda tx: logs.append_many(tx, [LogAppend("run-1", "a", 1, 0, b"x")]),
         ["attempt_logs (run_id=? AND node_id=?)", "run_logs (run_id=?)"],

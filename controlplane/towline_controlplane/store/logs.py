@@ -92,14 +92,6 @@ def append_many(tx: Transaction, appends: Sequence[LogAppend]) -> list[int]:
     return offsets
 
 
-def log_size(tx: Transaction, run_id: str, node_id: str, attempt: int) -> LogSize:
-    """Returns the size of an attempt's log; 0 if it has none."""
-    logs = tables.attempt_logs.c
-    query = select(logs.size, logs.final).where(logs.run_id == run_id, logs.node_id == node_id, logs.attempt == attempt)
-    row = tx.connection.execute(query).first()
-    return LogSize(0, final=False) if row is None else LogSize(*row)
-
-
 def load_sizes(tx: Transaction, keys: Collection[tuple[str, str]]) -> dict[LogKey, LogSize]:
     """Returns the sizes of the logs of all attempts of the steps that have one, by run, node and attempt."""
     rows = tx.fetch(_LOAD_SIZES, as_json(keys))
