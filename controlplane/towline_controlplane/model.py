@@ -71,6 +71,13 @@ class Join(StrEnum):
     ALL_DONE = "ALL_DONE"
 
 
+class Strategy(StrEnum):
+    """How the wait grows from one retry to the next."""
+
+    EXPONENTIAL = "EXPONENTIAL"
+    FIXED = "FIXED"
+
+
 class SideEffects(StrEnum):
     """What a rerun after a lost agent may do to the world."""
 
@@ -104,6 +111,11 @@ class EventType(StrEnum):
     STEP_CANCELLED = "STEP_CANCELLED"
     STEP_TIMED_OUT = "STEP_TIMED_OUT"
     STEP_PARKED = "STEP_PARKED"
+    RUN_QUEUED = "RUN_QUEUED"
+    RUN_ADMITTED = "RUN_ADMITTED"
+    RUN_DEADLINE_REACHED = "RUN_DEADLINE_REACHED"
+    RUN_RETRIED = "RUN_RETRIED"
+    STEP_RESET = "STEP_RESET"
 
 
 class Role(StrEnum):
@@ -169,11 +181,22 @@ class Run:
     start_time: int | None = None
     end_time: int | None = None
     error: Failure | None = None
+    output: str | None = None
+    """JSON text that the workflow's output mapping gave; None without a mapping, or while the run is open."""
+    retries: int = 0
+    """How often it was retried from its failed steps."""
+    deadline: int | None = None
+    """When it times out."""
+    deadline_reached: bool = False
+    concurrency_group: str | None = None
+    """The runs that share its limit; None means no limit."""
+    admitted: bool = True
+    """False while it waits for a slot of its group."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A node in a run."""
+    """A node in a run. One of several that a node was mapped to has its index in its id: `fetch[3]`."""
 
     run_id: str
     node_id: str
@@ -181,6 +204,7 @@ class Step:
     """Index of the node in the DAG."""
     state: StepState
     queue_id: str
+    """Empty for a step that the control plane runs itself."""
     priority: int
     open_edges: int
     """Incoming edges whose source has not ended."""
@@ -193,11 +217,13 @@ class Step:
     losses: int = 0
     epoch: int = 0
     held: bool = False
-    """READY but gated, because its run is paused."""
+    """READY but gated, because its run is paused or waits for a slot."""
     fair_key: int = 0
-    """Order among steps of equal priority, fixed when the step is enqueued; the smallest goes first."""
+    """Order among steps of equal priority, fixed when the step is enqueued; the smallest goes first. 0: not yet."""
     not_before: int = 0
     """Not handed out before; 0 means at once."""
+    queue_deadline: int = 0
+    """Times out if it is not handed out until then; 0 means never."""
     config: str | None = None
     """Rendered config as JSON text; None while the DAG's own config applies unchanged."""
     output: str | None = None
@@ -205,6 +231,12 @@ class Step:
     agent_id: str | None = None
     start_time: int | None = None
     end_time: int | None = None
+    output_digest: str | None = None
+    """Names the blob that holds a large output, instead of `output`."""
+    attempt_base: int = 0
+    """Number of the last attempt before the run was retried: failures, losses and the winner count from there."""
+    map_index: int = -1
+    """Which of the steps that a node was mapped to it is; -1 where a node is one step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +345,11 @@ class AgentRecord:
     renewals: int = 0
     lease_expire_time: int = 0
     last_seen_time: int | None = None
+    drained: bool = False
+    """Gets no more steps."""
+    sandbox_level: int = 0
+    plugins: tuple[str, ...] = ()
+    """The only plugins that it runs; empty means all."""
 
 
 @dataclass(frozen=True, slots=True)

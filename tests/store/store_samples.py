@@ -22,7 +22,7 @@ from towline_controlplane.model import (
     Workflow,
     WorkflowVersion,
 )
-from towline_controlplane.store import agents, runs, tables
+from towline_controlplane.store import agents, columns, runs
 from towline_controlplane.store.database import Database, Transaction
 
 T = TypeVar("T")
@@ -70,7 +70,7 @@ def a_run(run_id: str = "run-1", **fields: Any) -> Run:
         event_count=0,
         create_time=1_000,
     )
-    return ended(replace(run, **fields), tables.RUN_ENDED)
+    return ended(replace(run, **fields), columns.RUN_ENDED)
 
 
 def a_step(run_id: str = "run-1", node_id: str = "a", **fields: Any) -> Step:
@@ -83,7 +83,7 @@ def a_step(run_id: str = "run-1", node_id: str = "a", **fields: Any) -> Step:
         priority=0,
         open_edges=0,
     )
-    return ended(replace(step, **fields), tables.STEP_ENDED)
+    return ended(replace(step, **fields), columns.STEP_ENDED)
 
 
 def an_attempt(run_id: str = "run-1", node_id: str = "a", **fields: Any) -> Attempt:
@@ -102,7 +102,7 @@ def an_attempt(run_id: str = "run-1", node_id: str = "a", **fields: Any) -> Atte
     )
     attempt = replace(attempt, **fields)
     key = attempt.execution_key or f"{run_id}:{node_id}:{attempt.number}"
-    return ended(replace(attempt, execution_key=key), tables.ATTEMPT_ENDED)
+    return ended(replace(attempt, execution_key=key), columns.ATTEMPT_ENDED)
 
 
 def ended(row: Any, states: tuple[Any, ...]) -> Any:

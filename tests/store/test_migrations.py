@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from towline_controlplane.store import tables
 from towline_migrations import downgrade, upgrade
 
-NEWEST = "0001"
+NEWEST = "0002"
 
 
 def url_of(path: Path) -> str:
@@ -24,11 +24,23 @@ def schema(path: Path) -> dict[str, list[str]]:
     connection = sqlite3.connect(path)
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
     connection.close()
-    return {
-        name: sorted(line.strip().rstrip(",").replace('"', "") for line in sql.splitlines())
-        for name, sql in rows
-        if name != "alembic_version"
-    }
+    return {name: sorted(clauses(sql)) for name, sql in rows if name != "alembic_version"}
+
+
+def clauses(sql: str) -> list[str]:
+    """What stands between the commas that are in no further parentheses; an added column comes behind constraints."""
+    words = " ".join(sql.replace('"', "").replace("(", " ( ").replace(")", " ) ").replace(",", " , ").split()).split(
+        " "
+    )
+    depth, parts = 0, [""]
+    for word in words:
+        depth += (word == "(") - (word == ")")
+        outermost = (word, depth) in (("(", 1), (")", 0), (",", 1))
+        if outermost:
+            parts.append("")
+        else:
+            parts[-1] += f" {word}"
+    return parts
 
 
 def revision(path: Path) -> str | None:
@@ -76,7 +88,7 @@ def test_an_upgrade_keeps_what_is_stored(tmp_path: Path) -> None:
     path = tmp_path / "towline.db"
     upgrade(url_of(path))
     connection = sqlite3.connect(path)
-    connection.execute("INSERT INTO queues VALUES ('q', '{}')")
+    connection.execute("INSERT INTO queues (id, labels) VALUES ('q', '{}')")
     connection.commit()
     upgrade(url_of(path))
     assert connection.execute("SELECT id FROM queues").fetchall() == [("q",)]

@@ -149,16 +149,25 @@ def _enum(kind: type[Any]) -> Conversion:
 
 _BOOLEAN = Conversion(bool, bool)
 _MAPPING = Conversion(to_json, json.loads)
+_NAMES = Conversion(to_json, lambda text: tuple(json.loads(text)))
 _FAILURE = Conversion(_failure_to_json, _failure_from_json)
 _USAGE = Conversion(_usage_to_json, _usage_from_json)
 
-RUN = Mapped(Run, state=_enum(RunState), labels=_MAPPING, cancel_requested=_BOOLEAN, error=_FAILURE)
+RUN = Mapped(
+    Run,
+    state=_enum(RunState),
+    labels=_MAPPING,
+    cancel_requested=_BOOLEAN,
+    error=_FAILURE,
+    deadline_reached=_BOOLEAN,
+    admitted=_BOOLEAN,
+)
 STEP = Mapped(Step, state=_enum(StepState), held=_BOOLEAN, error=_FAILURE)
 ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAGE)
 EVENT = Mapped(Event, type=_enum(EventType), details=_MAPPING)
 USER = Mapped(User, role=_enum(Role))
 WORKFLOW = Mapped(Workflow)
 WORKFLOW_VERSION = Mapped(WorkflowVersion, plugins=Conversion(_refs_to_json, _refs_from_json))
-AGENT = Mapped(AgentRecord, labels=_MAPPING)
+AGENT = Mapped(AgentRecord, labels=_MAPPING, drained=_BOOLEAN, plugins=_NAMES)
 PLUGIN = Mapped(Plugin)
 PLUGIN_VERSION = Mapped(PluginVersion, side_effects=_enum(SideEffects), enabled=_BOOLEAN)

@@ -19,9 +19,10 @@ _RUN_ROW = tuple(name for name in RUN.names if name != "input")
 _RUN_CHANGES = (
     *("state", "cancel_requested", "open_steps", "failed_steps"),
     *("event_count", "start_time", "end_time", "error"),
+    *("output", "retries", "deadline", "deadline_reached", "admitted"),
 )
 _STEP_KEY = ("run_id", "node_id")
-_STEP_CHANGES = tuple(name for name in STEP.names if name not in (*_STEP_KEY, "position"))
+_STEP_CHANGES = tuple(name for name in STEP.names if name not in (*_STEP_KEY, "position", "map_index"))
 
 _INSERT_RUN = Statement(insert("runs", _RUN_ROW))
 _INSERT_INPUT = Statement(insert("run_inputs", ("run_id", "input")))

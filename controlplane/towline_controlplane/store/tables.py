@@ -4,134 +4,74 @@ Times are µs in BIGINT, free JSON and enums are TEXT. What a run owns leads its
 nothing but the run, so that it can be distributed and dropped by run. An index serves a query that is named beside it.
 """
 
-from collections.abc import Iterable
-from enum import StrEnum
-from typing import Any
-
 from sqlalchemy import (
-    BigInteger,
-    Boolean,
     CheckConstraint,
     Column,
-    ColumnElement,
     ForeignKeyConstraint,
     Index,
-    Integer,
     LargeBinary,
-    MetaData,
     PrimaryKeyConstraint,
     Table,
-    Text,
     UniqueConstraint,
-    text,
+    false,
+    true,
 )
 
 from towline_controlplane.model import AttemptState, Role, RunState, SideEffects, StepState
-
-RUN_ENDED = (RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED, RunState.TIMED_OUT)
-STEP_ENDED = (StepState.SUCCEEDED, StepState.FAILED, StepState.SKIPPED, StepState.CANCELLED, StepState.TIMED_OUT)
-ATTEMPT_ENDED = (
-    AttemptState.SUCCEEDED,
-    AttemptState.FAILED,
-    AttemptState.CANCELLED,
-    AttemptState.TIMED_OUT,
-    AttemptState.LOST,
-)
+from towline_controlplane.store import columns
+from towline_controlplane.store.columns import big, count, ended, flag, metadata, of_run, one_of, partial, text_column
 
 CLAIMABLE = "state = 'READY' AND NOT held"
 DELAYED = f"{CLAIMABLE} AND not_before > 0"
+QUEUE_TIMED = f"{CLAIMABLE} AND queue_deadline > 0"
 OFFERED = "state = 'OFFERED'"
+UNADMITTED = "end_time IS NULL AND NOT admitted"
+RUN_TIMED = "end_time IS NULL AND deadline IS NOT NULL"
 """Of the partial indexes: a query uses one only if it says the very same."""
-
-metadata = MetaData(
-    naming_convention={
-        "pk": "%(table_name)s_pk",
-        "uq": "%(table_name)s_%(column_0_N_name)s_key",
-        "fk": "%(table_name)s_%(referred_table_name)s_fk",
-        "ck": "%(table_name)s_%(constraint_name)s",
-    }
-)
-
-
-def _text(name: str, *, null: bool = False) -> Column[str]:
-    return Column(name, Text, nullable=null)
-
-
-def _count(name: str) -> Column[int]:
-    return Column(name, Integer, nullable=False)
-
-
-def _big(name: str, *, null: bool = False) -> Column[int]:
-    return Column(name, BigInteger, nullable=null)
-
-
-def _flag(name: str) -> Column[bool]:
-    return Column(name, Boolean, nullable=False)
-
-
-def _values(states: Iterable[StrEnum]) -> str:
-    return ", ".join(f"'{state.value}'" for state in states)
-
-
-def _one_of(column: str, states: type[StrEnum]) -> CheckConstraint:
-    return CheckConstraint(f"{column} IN ({_values(states)})", name=column)
-
-
-def _ended(states: Iterable[StrEnum]) -> CheckConstraint:
-    return CheckConstraint(f"(end_time IS NOT NULL) = (state IN ({_values(states)}))", name="ended")
-
-
-def _of_run() -> ForeignKeyConstraint:
-    return ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE")
-
-
-def _partial(name: str, columns: Iterable[ColumnElement[Any]], where: str) -> Index:
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
-
 
 users = Table(
     "users",
     metadata,
-    _text("id"),
-    _text("email"),
-    _text("name"),
-    _text("password_hash"),
-    _text("role"),
-    _count("token_version"),
-    _big("create_time"),
+    text_column("id"),
+    text_column("email"),
+    text_column("name"),
+    text_column("password_hash"),
+    text_column("role"),
+    count("token_version"),
+    big("create_time"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("email"),
-    _one_of("role", Role),
+    one_of("role", Role),
 )
 
 workflows = Table(
     "workflows",
     metadata,
-    _text("id"),
-    _text("owner_id"),
-    _text("name"),
-    _text("description"),
-    _count("current_version"),
-    _text("current_version_id"),
-    _text("pinned_version_id", null=True),
-    _big("create_time"),
-    _big("update_time"),
-    _big("delete_time", null=True),
+    text_column("id"),
+    text_column("owner_id"),
+    text_column("name"),
+    text_column("description"),
+    count("current_version"),
+    text_column("current_version_id"),
+    text_column("pinned_version_id", null=True),
+    big("create_time"),
+    big("update_time"),
+    big("delete_time", null=True),
     PrimaryKeyConstraint("id"),
 )
 # list_workflows of a user, and of all
-_partial("workflows_by_owner", [workflows.c.owner_id, workflows.c.create_time, workflows.c.id], "delete_time IS NULL")
-_partial("workflows_by_time", [workflows.c.create_time, workflows.c.id], "delete_time IS NULL")
+partial("workflows_by_owner", [workflows.c.owner_id, workflows.c.create_time, workflows.c.id], "delete_time IS NULL")
+partial("workflows_by_time", [workflows.c.create_time, workflows.c.id], "delete_time IS NULL")
 
 workflow_versions = Table(
     "workflow_versions",
     metadata,
-    _text("id"),
-    _text("workflow_id"),
-    _count("number"),
-    _text("dag"),
-    _text("plugins"),
-    _big("create_time"),
+    text_column("id"),
+    text_column("workflow_id"),
+    count("number"),
+    text_column("dag"),
+    text_column("plugins"),
+    big("create_time"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("workflow_id", "number"),
     ForeignKeyConstraint(["workflow_id"], ["workflows.id"]),
@@ -140,11 +80,11 @@ workflow_versions = Table(
 plugins = Table(
     "plugins",
     metadata,
-    _text("id"),
-    _text("name"),
-    _text("description"),
-    _text("owner_id"),
-    _big("create_time"),
+    text_column("id"),
+    text_column("name"),
+    text_column("description"),
+    text_column("owner_id"),
+    big("create_time"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("name"),
 )
@@ -152,23 +92,23 @@ plugins = Table(
 plugin_versions = Table(
     "plugin_versions",
     metadata,
-    _text("id"),
-    _text("plugin_id"),
-    _text("version"),
-    _text("digest"),
-    _big("size_bytes"),
-    _text("entry_point"),
-    _text("side_effects"),
-    _count("timeout_ms"),
-    _count("memory_limit_mb"),
-    _text("config_schema"),
-    _text("output_schema"),
-    _flag("enabled"),
-    _big("create_time"),
+    text_column("id"),
+    text_column("plugin_id"),
+    text_column("version"),
+    text_column("digest"),
+    big("size_bytes"),
+    text_column("entry_point"),
+    text_column("side_effects"),
+    count("timeout_ms"),
+    count("memory_limit_mb"),
+    text_column("config_schema"),
+    text_column("output_schema"),
+    flag("enabled"),
+    big("create_time"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("plugin_id", "version"),
     ForeignKeyConstraint(["plugin_id"], ["plugins.id"]),
-    _one_of("side_effects", SideEffects),
+    one_of("side_effects", SideEffects),
 )
 # find_by_digest
 Index("plugin_versions_by_digest", plugin_versions.c.digest)
@@ -176,27 +116,32 @@ Index("plugin_versions_by_digest", plugin_versions.c.digest)
 queues = Table(
     "queues",
     metadata,
-    _text("id"),
-    _text("labels"),
+    text_column("id"),
+    text_column("labels"),
+    count("sandbox_level", default="0"),
+    text_column("plugin", null=True),
     PrimaryKeyConstraint("id"),
 )
 
 agents = Table(
     "agents",
     metadata,
-    _text("id"),
-    _text("name"),
-    _text("credential_hash"),
-    _big("create_time"),
-    _text("session_id", null=True),
-    _count("slots"),
-    _text("labels"),
-    _text("version"),
-    _text("hostname"),
-    _text("platform"),
-    _big("renewals"),
-    _big("lease_expire_time"),
-    _big("last_seen_time", null=True),
+    text_column("id"),
+    text_column("name"),
+    text_column("credential_hash"),
+    big("create_time"),
+    text_column("session_id", null=True),
+    count("slots"),
+    text_column("labels"),
+    text_column("version"),
+    text_column("hostname"),
+    text_column("platform"),
+    big("renewals"),
+    big("lease_expire_time"),
+    big("last_seen_time", null=True),
+    flag("drained", default=false()),
+    count("sandbox_level", default="0"),
+    text_column("plugins", default="[]"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("name"),
     UniqueConstraint("credential_hash"),
@@ -205,10 +150,10 @@ agents = Table(
 enrollment_tokens = Table(
     "enrollment_tokens",
     metadata,
-    _text("token_hash"),
-    _count("uses_left"),
-    _big("expire_time"),
-    _big("create_time"),
+    text_column("token_hash"),
+    count("uses_left"),
+    big("expire_time"),
+    big("create_time"),
     PrimaryKeyConstraint("token_hash"),
     CheckConstraint("uses_left >= 0", name="uses_left"),
 )
@@ -217,35 +162,44 @@ enrollment_tokens = Table(
 requests = Table(
     "requests",
     metadata,
-    _text("owner_id"),
-    _text("request_id"),
-    _text("digest"),
-    _text("run_id"),
-    _big("create_time"),
+    text_column("owner_id"),
+    text_column("request_id"),
+    text_column("digest"),
+    text_column("run_id"),
+    big("create_time"),
     PrimaryKeyConstraint("owner_id", "request_id"),
 )
 
 runs = Table(
     "runs",
     metadata,
-    _text("id"),
-    _text("workflow_id"),
-    _text("version_id"),
-    _text("owner_id"),
-    _text("state"),
-    _count("priority"),
-    _text("labels"),
-    _flag("cancel_requested"),
-    _count("open_steps"),
-    _count("failed_steps"),
-    _big("event_count"),
-    _big("create_time"),
-    _big("start_time", null=True),
-    _big("end_time", null=True),
-    _text("error", null=True),
+    text_column("id"),
+    text_column("workflow_id"),
+    text_column("version_id"),
+    text_column("owner_id"),
+    text_column("state"),
+    count("priority"),
+    text_column("labels"),
+    flag("cancel_requested"),
+    count("open_steps"),
+    count("failed_steps"),
+    big("event_count"),
+    big("create_time"),
+    big("start_time", null=True),
+    big("end_time", null=True),
+    text_column("error", null=True),
+    text_column("output", null=True),
+    count("retries", default="0"),
+    big("deadline", null=True),
+    flag("deadline_reached", default=false()),
+    text_column("concurrency_group", null=True),
+    flag("admitted", default=true()),
+    # Of a run that a step of another run started.
+    text_column("parent_run_id", null=True),
+    text_column("parent_node_id", null=True),
     PrimaryKeyConstraint("id"),
-    _one_of("state", RunState),
-    _ended(RUN_ENDED),
+    one_of("state", RunState),
+    ended(columns.RUN_ENDED),
     CheckConstraint("open_steps >= 0", name="open_steps"),
 )
 # list_runs of a user, of a workflow, and of all
@@ -253,50 +207,78 @@ Index("runs_by_owner", runs.c.owner_id, runs.c.create_time, runs.c.id)
 Index("runs_by_workflow", runs.c.workflow_id, runs.c.create_time, runs.c.id)
 Index("runs_by_time", runs.c.create_time, runs.c.id)
 
-# Apart from the run, whose row is written with every event, because an input may be large.
+# due_runs
+partial("runs_timed", [runs.c.deadline], RUN_TIMED)
+# waiting_runs
+partial(
+    "runs_unadmitted", [runs.c.concurrency_group, runs.c.priority.desc(), runs.c.create_time, runs.c.id], UNADMITTED
+)
+# delete_ended_runs
+partial("runs_ended", [runs.c.end_time], "end_time IS NOT NULL")
+
+# A slot of a group of runs with a limit: its row belongs to the run that holds it. The key is what makes it one run's.
+concurrency_slots = Table(
+    "concurrency_slots",
+    metadata,
+    text_column("group_id"),
+    count("number"),
+    text_column("run_id"),
+    big("create_time"),
+    PrimaryKeyConstraint("group_id", "number"),
+    UniqueConstraint("run_id"),
+    of_run(),
+)
+
+# Apart from the run, whose row is written with every event.
 run_inputs = Table(
     "run_inputs",
     metadata,
-    _text("run_id"),
-    _text("input"),
+    text_column("run_id"),
+    text_column("input"),
     PrimaryKeyConstraint("run_id"),
-    _of_run(),
+    of_run(),
 )
 
 steps = Table(
     "steps",
     metadata,
-    _text("run_id"),
-    _text("node_id"),
-    _count("position"),
-    _text("state"),
-    _text("queue_id"),
-    _count("priority"),
-    _count("open_edges"),
-    _count("satisfied_edges"),
-    _count("attempt"),
-    _count("next_attempt"),
-    _count("failures"),
-    _count("losses"),
-    _big("epoch"),
-    _flag("held"),
-    _big("fair_key"),
-    _big("not_before"),
-    _text("config", null=True),
-    _text("output", null=True),
-    _text("error", null=True),
-    _text("agent_id", null=True),
-    _big("start_time", null=True),
-    _big("end_time", null=True),
+    text_column("run_id"),
+    text_column("node_id"),
+    count("position"),
+    text_column("state"),
+    text_column("queue_id"),
+    count("priority"),
+    count("open_edges"),
+    count("satisfied_edges"),
+    count("attempt"),
+    count("next_attempt"),
+    count("failures"),
+    count("losses"),
+    big("epoch"),
+    flag("held"),
+    big("fair_key"),
+    big("not_before"),
+    text_column("config", null=True),
+    text_column("output", null=True),
+    text_column("error", null=True),
+    text_column("agent_id", null=True),
+    big("start_time", null=True),
+    big("end_time", null=True),
+    big("queue_deadline", default="0"),
+    text_column("output_digest", null=True),
+    count("attempt_base", default="0"),
+    count("map_index", default="-1"),
+    # Steps that a mapped step, or one that started a run, waits for.
+    count("open_children", default="0"),
     PrimaryKeyConstraint("run_id", "node_id"),
-    UniqueConstraint("run_id", "position"),
-    _of_run(),
-    _one_of("state", StepState),
-    _ended(STEP_ENDED),
+    UniqueConstraint("run_id", "position", "map_index"),
+    of_run(),
+    one_of("state", StepState),
+    ended(columns.STEP_ENDED),
     CheckConstraint("open_edges >= 0", name="open_edges"),
 )
 # select_claimable: the order of the claims of a queue, then what it must know of each without a look at its row
-_partial(
+partial(
     "steps_claimable",
     [
         steps.c.queue_id,
@@ -310,51 +292,65 @@ _partial(
     CLAIMABLE,
 )
 # due_after
-_partial("steps_due", [steps.c.not_before, steps.c.queue_id], DELAYED)
+partial("steps_due", [steps.c.not_before, steps.c.queue_id], DELAYED)
+
+# queue_timeouts
+partial("steps_queue_timed", [steps.c.queue_deadline], QUEUE_TIMED)
+# unreferenced_blobs
+partial("steps_with_blob", [steps.c.output_digest], "output_digest IS NOT NULL")
+
+# Blobs that a deleted run referred to, until nothing does.
+released_blobs = Table(
+    "released_blobs",
+    metadata,
+    text_column("digest"),
+    big("release_time"),
+    PrimaryKeyConstraint("digest"),
+)
 
 # The key of an attempt names its run, so that one within the run is one in the database.
 attempts = Table(
     "attempts",
     metadata,
-    _text("run_id"),
-    _text("node_id"),
-    _count("number"),
-    _text("execution_key"),
-    _text("state"),
-    _big("epoch"),
-    _text("agent_id"),
-    _text("session_id"),
-    _text("token_hash"),
-    _big("create_time"),
-    _big("offer_expire_time"),
-    _big("start_time", null=True),
-    _big("end_time", null=True),
-    _text("error", null=True),
-    _text("usage"),
-    _text("report_digest", null=True),
+    text_column("run_id"),
+    text_column("node_id"),
+    count("number"),
+    text_column("execution_key"),
+    text_column("state"),
+    big("epoch"),
+    text_column("agent_id"),
+    text_column("session_id"),
+    text_column("token_hash"),
+    big("create_time"),
+    big("offer_expire_time"),
+    big("start_time", null=True),
+    big("end_time", null=True),
+    text_column("error", null=True),
+    text_column("usage"),
+    text_column("report_digest", null=True),
     PrimaryKeyConstraint("run_id", "node_id", "number"),
     UniqueConstraint("run_id", "execution_key"),
     ForeignKeyConstraint(["run_id", "node_id"], ["steps.run_id", "steps.node_id"], ondelete="CASCADE"),
-    _one_of("state", AttemptState),
-    _ended(ATTEMPT_ENDED),
+    one_of("state", AttemptState),
+    ended(columns.ATTEMPT_ENDED),
 )
 # open_leases, leases_of_other_sessions, lease_clocks, list_agents
-_partial("attempts_open", [attempts.c.agent_id], "end_time IS NULL")
+partial("attempts_open", [attempts.c.agent_id], "end_time IS NULL")
 # expired_offers
-_partial("attempts_offered", [attempts.c.offer_expire_time], OFFERED)
+partial("attempts_offered", [attempts.c.offer_expire_time], OFFERED)
 
 events = Table(
     "events",
     metadata,
-    _text("run_id"),
-    _big("sequence"),
-    _big("time"),
-    _text("type"),
-    _text("node_id"),
-    _count("attempt"),
-    _text("details"),
+    text_column("run_id"),
+    big("sequence"),
+    big("time"),
+    text_column("type"),
+    text_column("node_id"),
+    count("attempt"),
+    text_column("details"),
     PrimaryKeyConstraint("run_id", "sequence"),
-    _of_run(),
+    of_run(),
     sqlite_with_rowid=False,
 )
 
@@ -362,35 +358,35 @@ events = Table(
 run_logs = Table(
     "run_logs",
     metadata,
-    _text("run_id"),
-    _big("chunks"),
+    text_column("run_id"),
+    big("chunks"),
     PrimaryKeyConstraint("run_id"),
-    _of_run(),
+    of_run(),
 )
 
 attempt_logs = Table(
     "attempt_logs",
     metadata,
-    _text("run_id"),
-    _text("node_id"),
-    _count("attempt"),
-    _big("size"),
-    _flag("final"),
+    text_column("run_id"),
+    text_column("node_id"),
+    count("attempt"),
+    big("size"),
+    flag("final"),
     PrimaryKeyConstraint("run_id", "node_id", "attempt"),
-    _of_run(),
+    of_run(),
 )
 
 log_chunks = Table(
     "log_chunks",
     metadata,
-    _text("run_id"),
-    _big("arrival"),
-    _text("node_id"),
-    _count("attempt"),
-    _big("start"),
+    text_column("run_id"),
+    big("arrival"),
+    text_column("node_id"),
+    count("attempt"),
+    big("start"),
     Column("data", LargeBinary, nullable=False),
     PrimaryKeyConstraint("run_id", "arrival"),
-    _of_run(),
+    of_run(),
 )
 # read_chunks of one node
 Index("log_chunks_by_node", log_chunks.c.run_id, log_chunks.c.node_id, log_chunks.c.arrival)
