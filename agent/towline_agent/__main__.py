@@ -108,12 +108,13 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
 async def _live(settings: Settings, identity: Identity, supervisor: Supervisor, signals: _Signals) -> None:
     from towline_agent.agent import Agent, Options, describe
     from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
+    from towline_agent.pulse import ThreadPulse
     from towline_agent.workshop import Surroundings
 
     control_plane = GrpcControlPlane(settings.server, identity.credential)
     agent = Agent(
         control_plane,
-        GrpcLeaseRenewal(settings.server, identity.credential),
+        ThreadPulse(GrpcLeaseRenewal(settings.server, identity.credential)),
         supervisor,
         Options(
             info=describe(settings.slots, settings.labels, version("towline")),

@@ -1,4 +1,4 @@
-"""The agent put together: its loops, the thread that renews its leases, and the ways in which it ends.
+"""The agent put together: its loops, the heartbeat that renews its leases, and the ways in which it ends.
 
 Ends cleanly by `drain` (ask for nothing more, wait for what runs, report it, within a bound), at once by cancellation,
 and with AgentMustStop when the control plane has given its place away; then nothing is left running either.
@@ -6,7 +6,6 @@ and with AgentMustStop when the control plane has given its place away; then not
 
 import asyncio
 import platform
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +17,7 @@ from towline.v1.agent_pb2 import AgentInfo
 from towline_agent.attempts import Attempts
 from towline_agent.bundles import Bundles
 from towline_agent.clock import Clock, Signal
-from towline_agent.control_plane import AgentMustStop, ControlPlane, LeaseRenewal
+from towline_agent.control_plane import AgentMustStop, ControlPlane
 from towline_agent.execution import Supervisor
 from towline_agent.heartbeat import Heartbeat
 from towline_agent.holdings import Holdings
@@ -27,6 +26,7 @@ from towline_agent.log_spool import LogSpool
 from towline_agent.log_stream import LogStream
 from towline_agent.outbox import Outbox
 from towline_agent.pull import PullLoop
+from towline_agent.pulse import Pulse
 from towline_agent.report import ReportLoop
 from towline_agent.session import Ended, Fenced, Notice, Renewed, Session
 from towline_agent.spool import ResultSpool
@@ -60,7 +60,7 @@ class Agent:
     def __init__(
         self,
         control_plane: ControlPlane,
-        renewal: LeaseRenewal,
+        pulse: Pulse,
         supervisor: Supervisor,
         options: Options,
         free_memory: Callable[[], int],
@@ -70,7 +70,7 @@ class Agent:
         """Called after the first accepted Sync."""
         self._options = options
         self._clock = clock
-        self._renewal = renewal
+        self._pulse = pulse
         self._draining = asyncio.Event()
         self._progress = Signal(clock)
         self._ended = asyncio.Event()
@@ -89,7 +89,7 @@ class Agent:
         self._pull = PullLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
         self._report = ReportLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
         hear = partial(asyncio.get_running_loop().call_soon_threadsafe, self._hear)
-        self._heartbeat = Heartbeat(renewal, self._session.id, options.info, self._holdings.snapshot, hear, clock)
+        self._heartbeat = Heartbeat(self._session.id, options.info, self._holdings.snapshot, hear, clock)
 
     def drain(self) -> None:
         """Makes `run` end once what runs has ended and is reported."""
@@ -100,14 +100,12 @@ class Agent:
         """Lives until drained; raises AgentMustStop if the control plane ends it."""
         for file in self._logs.left_behind():
             self._log_stream.finish(file)
-        thread = threading.Thread(target=self._heartbeat.run, name="heartbeat", daemon=True)
-        thread.start()
+        self._pulse.start(self._heartbeat)
         try:
             await self._run_loops()
         finally:
-            self._heartbeat.stop()
-            self._renewal.close()
-            await asyncio.to_thread(thread.join)
+            self._heartbeat.stopped = True
+            await self._pulse.stop()
             await self._bundles.close()
 
     async def _run_loops(self) -> None:
@@ -152,10 +150,11 @@ class Agent:
         return True
 
     def _sync_now(self) -> None:
-        self._heartbeat.wake()
+        self._pulse.wake()
 
     def _introduce(self) -> None:
         self._heartbeat.introduce()
+        self._pulse.wake()
 
     def _hear(self, notice: Notice) -> None:
         match notice:

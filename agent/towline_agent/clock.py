@@ -6,6 +6,7 @@ Leases are judged by elapsed time alone; the wall clock only labels log lines. N
 import asyncio
 import random
 import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -34,6 +35,10 @@ class Clock(Protocol):
         """A number from 0 to 1, by chance."""
         ...
 
+    def new_id(self) -> str:
+        """A name that nobody else has."""
+        ...
+
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Runs `callback` in the event loop after `seconds`."""
         ...
@@ -56,6 +61,10 @@ class SystemClock:
     def jitter(self) -> float:
         """A number from 0 to 1, by chance."""
         return random.random()  # noqa: S311 - spreads retries, keeps no secret
+
+    def new_id(self) -> str:
+        """A random UUID."""
+        return str(uuid.uuid4())
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Runs `callback` in the running event loop after `seconds`."""

@@ -169,10 +169,14 @@ def _metadata(credential: str | None) -> tuple[tuple[str, str], ...]:
     return () if credential is None else (("authorization", f"Bearer {credential}"),)
 
 
+def refusal(code: grpc.StatusCode, reason: str, message: str) -> ControlPlaneError:
+    """What a status says to do: its reason decides before its code does."""
+    kind = _BY_REASON.get(reason, _BY_CODE.get(code, Unavailable))
+    return kind(f"{code.name}: {message or 'no details'}")
+
+
 def _error(error: grpc.RpcError) -> ControlPlaneError:
-    code = error.code()
-    kind = _BY_REASON.get(_reason(error), _BY_CODE.get(code, Unavailable))
-    return kind(f"{code.name}: {error.details() or 'no details'}")
+    return refusal(error.code(), _reason(error), error.details() or "")
 
 
 def _reason(error: grpc.RpcError) -> str:

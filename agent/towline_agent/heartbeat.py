@@ -1,11 +1,11 @@
-"""Renews the leases, in a thread and over a connection of its own: no load in the event loop may ever cost a lease.
+"""What renews the leases: what each Sync says, what its answer means, and when the leases must be taken for lost.
 
 It loses its race when no Sync is accepted in time. Then, before the control plane can give the steps to another agent,
 it tells the loop to kill everything that runs (self-fencing), judged by elapsed time counted from the sending of the
-last good request. A process that was stopped and continued finds the fence before it sends anything.
+last good request. A process that was stopped and continued finds the fence before it sends anything. It makes no call
+and waits for nothing itself: `pulse.py` does.
 """
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ import structlog
 from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2 import HeldAttempt, SyncRequest, SyncResponse
 from towline_agent.clock import Backoff, Clock
-from towline_agent.control_plane import AgentMustStop, ControlPlaneError, LeaseRenewal, SessionUnknown
+from towline_agent.control_plane import AgentMustStop, ControlPlaneError, SessionUnknown
 from towline_agent.session import Ended, Fenced, Notice, Renewed
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -45,19 +45,30 @@ class LeaseClock:
         return None if self.fenced or self.fence_at is None else self.fence_at - now
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """One Sync to make."""
+
+    request: SyncRequest
+    timeout_seconds: float
+    sent_at: float
+    held: frozenset[str]
+    """Keys of the attempts that it names."""
+
+
 class Heartbeat:
-    """One Sync after the other; `tick` makes one, `run` is the body of the thread."""
+    """One Sync after the other: `begin` says what to send, `conclude` takes what came of it. Belongs to its pulse."""
 
     def __init__(
         self,
-        renewal: LeaseRenewal,
         session_id: str,
         info: AgentInfo,
         snapshot: Callable[[], dict[str, HeldAttempt]],
         deliver: Callable[[Notice], object],
         clock: Clock,
     ) -> None:
-        self._renewal = renewal
+        self.stopped = False
+        """Nothing is to be sent any more; may be set from any thread."""
         self._session_id = session_id
         self._info = info
         self._snapshot = snapshot
@@ -66,63 +77,50 @@ class Heartbeat:
         self._backoff = Backoff(clock.jitter, cap=2.0)
         self._leases = LeaseClock()
         self._introduce = True
-        self._due = threading.Event()
-        self._stopped = threading.Event()
-
-    def wake(self) -> None:
-        """Makes the next Sync happen now; for any thread."""
-        self._due.set()
 
     def introduce(self) -> None:
-        """Makes the next Sync happen now and carry the agent's info; for any thread."""
+        """Makes the next Sync carry the agent's info; for any thread."""
         self._introduce = True
-        self._due.set()
 
-    def stop(self) -> None:
-        """Ends `run` after the call under way; for any thread."""
-        self._stopped.set()
-        self._due.set()
+    def broken(self, defect: Exception) -> None:
+        """Ends the agent, which without renewals would lose its leases unnoticed."""
+        self._deliver(Ended(defect))
 
-    def run(self) -> None:
-        """Renews until stopped; a defect ends the agent, which without renewals would lose its leases unnoticed."""
-        try:
-            while not self._stopped.is_set():
-                self._due.wait(self.tick())
-                self._due.clear()
-        except Exception as error:
-            log.exception("heartbeat_broken")
-            self._deliver(Ended(error))
-
-    def tick(self) -> float:
-        """Makes one Sync and returns how long to wait before the next."""
+    def begin(self) -> Beat:
+        """Returns the next Sync, to be sent now."""
         self._fence_if_due()
         sent_at = self._clock.monotonic()
         held = self._snapshot()
-        introduce = self._introduce
-        request = SyncRequest(session_id=self._session_id, held=held.values(), info=self._info if introduce else None)
-        try:
-            response = self._renewal.sync(request, self._call_seconds(sent_at))
-        except SessionUnknown:
-            return self._unknown(introduced=introduce)
-        except AgentMustStop as error:
-            self.stop()
-            self._deliver(Ended(error))
-            return 0.0
-        except ControlPlaneError as error:
-            return self._missed(error)
-        if introduce:
-            self._introduce = False
-        return self._accepted(response, sent_at, frozenset(held))
+        info = self._info if self._introduce else None
+        request = SyncRequest(session_id=self._session_id, held=held.values(), info=info)
+        return Beat(request, self._call_seconds(sent_at), sent_at, frozenset(held))
 
-    def _accepted(self, response: SyncResponse, sent_at: float, held: frozenset[str]) -> float:
+    def conclude(self, beat: Beat, answer: SyncResponse | ControlPlaneError) -> float:
+        """Takes the answer of a Sync and returns how long to wait before the next."""
+        introduced = beat.request.HasField("info")
+        match answer:
+            case SessionUnknown():
+                return self._unknown(introduced=introduced)
+            case AgentMustStop():
+                self.stopped = True
+                self._deliver(Ended(answer))
+                return 0.0
+            case ControlPlaneError():
+                return self._missed(answer)
+            case SyncResponse():
+                if introduced:
+                    self._introduce = False
+                return self._accepted(answer, beat)
+
+    def _accepted(self, response: SyncResponse, beat: Beat) -> float:
         lease_seconds = response.lease_duration.ToTimedelta().total_seconds()
         if self._backoff.failures:
             log.info("control_plane_reached", failures=self._backoff.failures)
         self._backoff.reset()
-        self._leases.renew(sent_at, lease_seconds)
+        self._leases.renew(beat.sent_at, lease_seconds)
         if self._fence_if_due():
             return 0.0
-        self._deliver(Renewed(held, tuple(response.directives), response.server_version))
+        self._deliver(Renewed(beat.held, tuple(response.directives), response.server_version))
         interval = response.interval.ToTimedelta().total_seconds()
         return max(SHORTEST_INTERVAL_SECONDS, min(interval, lease_seconds * MAX_INTERVAL_SHARE))
 
@@ -131,7 +129,7 @@ class Heartbeat:
         return self._backoff.next() if introduced else 0.0
 
     def _missed(self, error: ControlPlaneError) -> float:
-        if self._stopped.is_set():
+        if self.stopped:
             return 0.0
         delay = self._backoff.next()
         log.warning("sync_failed", reason=str(error), failures=self._backoff.failures)

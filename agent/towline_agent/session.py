@@ -1,11 +1,10 @@
 """The session of this process with the control plane: whether work may be asked for and results sent, right now.
 
-The heartbeat's thread tells it what became of each Sync, through the event loop; all other loops ask it. It is shut
+The heartbeat tells it what became of each Sync, through the event loop; all other loops ask it. It is shut
 before the first accepted Sync, after SESSION_UNKNOWN, and while the leases have run out.
 """
 
 import asyncio
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -43,11 +42,11 @@ class Session:
     """State of the session and the waits that depend on it."""
 
     def __init__(self, clock: Clock, introduce: Callable[[], None]) -> None:
-        self.id = str(uuid.uuid4())
+        self.id = clock.new_id()
         self._clock = clock
         self._introduce = introduce
         self._open = asyncio.Event()
-        self._pauses: set[Signal] = set()
+        self._pauses: dict[Signal, None] = {}
 
     @property
     def is_open(self) -> bool:
@@ -80,8 +79,8 @@ class Session:
     async def pause(self, seconds: float) -> None:
         """Waits before a repetition: for `seconds`, or until a Sync is accepted."""
         signal = Signal(self._clock)
-        self._pauses.add(signal)
+        self._pauses[signal] = None
         try:
             await signal.wait(seconds)
         finally:
-            self._pauses.discard(signal)
+            del self._pauses[signal]

@@ -8,6 +8,7 @@ import asyncio
 import heapq
 import itertools
 import threading
+import uuid
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
@@ -62,7 +63,7 @@ def make_offer(node: str = "step", *, run: str = "run", attempt: int = 1, epoch:
 
 
 class FakeClock:
-    """Elapsed and wall time that stand still until `advance`; never random."""
+    """Elapsed and wall time that stand still until `advance`; never random but for its ids."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -80,6 +81,10 @@ class FakeClock:
     def jitter(self) -> float:
         """Always the longest wait."""
         return 1.0
+
+    def new_id(self) -> str:
+        """A random UUID."""
+        return str(uuid.uuid4())
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> "FakeTimer":
         """Runs `callback` in the `advance` that reaches its time."""

@@ -33,7 +33,7 @@ async def serve(settings: Settings) -> None:
     database = Database.open(settings.database)
     try:
         control_plane = compose(settings, database)
-        duties = [asyncio.ensure_future(duty()) for duty in control_plane.duties]
+        duties = [asyncio.ensure_future(duty()) for duty in control_plane.parts.duties]
         try:
             await _introduce(settings, database, control_plane)
             await _serve_until_stopped(settings, control_plane, duties)
@@ -61,7 +61,7 @@ async def _serve_until_stopped(
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait([stopping, *duties], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
-    control_plane.agents.end_long_polls()
+    control_plane.parts.agents.end_long_polls()
     await control_plane.server.stop()
     for duty in duties:
         if duty.done():
@@ -70,7 +70,9 @@ async def _serve_until_stopped(
 
 async def _introduce(settings: Settings, database: Database, control_plane: ControlPlane) -> None:
     if settings.admin_email and settings.admin_password.get_secret_value():
-        await control_plane.accounts.ensure_admin(settings.admin_email, settings.admin_password.get_secret_value())
+        await control_plane.parts.accounts.ensure_admin(
+            settings.admin_email, settings.admin_password.get_secret_value()
+        )
     if settings.enrollment_token_file is not None:
         await accept_bootstrap_token(database, settings.enrollment_token_file)
 

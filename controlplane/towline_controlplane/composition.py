@@ -20,7 +20,7 @@ from towline.v1 import (
 )
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import FolderBlobs
-from towline_controlplane.bus import InProcessDoorbell
+from towline_controlplane.bus import Doorbell, InProcessDoorbell
 from towline_controlplane.log_writer import LogWriter
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
@@ -42,6 +42,7 @@ from towline_controlplane.services.users import AuthService
 from towline_controlplane.services.workflows import WorkflowService
 from towline_controlplane.sessions import Sessions
 from towline_controlplane.settings import Settings
+from towline_controlplane.sources import Sources
 from towline_controlplane.store.database import Database
 from towline_controlplane.tokens import AccessTokens
 
@@ -52,24 +53,45 @@ _PATIENCE_OFFERS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ControlPlane:
-    """A server and the duties that run beside it, each until it is cancelled."""
+class Parts:
+    """The services of a control plane and the duties that run beside them, each until it is cancelled."""
 
-    server: ControlPlaneServer
+    services: tuple[Service, ...]
     agents: AgentProtocol
     accounts: Accounts
     duties: tuple[Callable[[], Awaitable[None]], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """A server and the parts behind it."""
+
+    server: ControlPlaneServer
+    parts: Parts
+
+
 def compose(settings: Settings, database: Database) -> ControlPlane:
     """Returns a control plane over an open database; nothing runs yet."""
-    doorbell = InProcessDoorbell()
+    parts = assemble(settings, database, InProcessDoorbell(), Sources())
+    options = ServerOptions(settings.grpc_host, settings.grpc_port)
+    return ControlPlane(ControlPlaneServer(parts.services, parts.accounts, options), parts)
+
+
+def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources: Sources) -> Parts:
+    """Returns all of a control plane but its server: whoever serves the services and runs the duties has one."""
     timer = RetryTimer(database, doorbell)
-    orchestrator = Orchestrator(database, doorbell, on_retry_scheduled=timer.wake)
+    orchestrator = Orchestrator(
+        database,
+        doorbell,
+        jitter=sources.jitter,
+        new_token=sources.new_token,
+        new_id=sources.new_id,
+        on_retry_scheduled=timer.wake,
+    )
     log_writer = LogWriter(database, doorbell)
     queues = QueueIndex(database, doorbell)
-    lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds)
-    offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds)
+    lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
+    offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
     accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens)
     blobs = FolderBlobs(settings.data_dir / "blobs")
@@ -85,7 +107,7 @@ def compose(settings: Settings, database: Database) -> ControlPlane:
         limits=AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb),
     )
     streams = RunStreams(database, doorbell)
-    services = [
+    services = (
         _service("Agent", agent_service_pb2, agent_service_pb2_grpc, agents),
         _service("AgentAdmin", agent_admin_service_pb2, agent_admin_service_pb2_grpc, AgentAdminService(database)),
         _service("Auth", auth_service_pb2, auth_service_pb2_grpc, AuthService(accounts)),
@@ -104,9 +126,9 @@ def compose(settings: Settings, database: Database) -> ControlPlane:
         _service(
             "Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database, queues.refresh)
         ),
-    ]
-    return ControlPlane(
-        server=ControlPlaneServer(services, accounts, ServerOptions(settings.grpc_host, settings.grpc_port)),
+    )
+    return Parts(
+        services=services,
         agents=agents,
         accounts=accounts,
         duties=(

@@ -60,6 +60,7 @@ class Orchestrator:
     blueprints: Blueprints = field(default_factory=Blueprints)
     jitter: Callable[[], float] = random.random
     new_token: Callable[[], str] = secrets.token_urlsafe
+    new_id: Callable[[], str] = new_id
     on_retry_scheduled: Callable[[], None] = lambda: None
     """Called after a commit that made a step READY for later."""
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
@@ -74,7 +75,7 @@ class Orchestrator:
         """Creates a run, durably before it returns; the same request id and digest return the first run."""
         blueprint = await asyncio.to_thread(self.blueprints.add, start.version)
         request = RunRequest(
-            run_id=new_id(),
+            run_id=self.new_id(),
             workflow_id=start.workflow_id,
             version_id=start.version.id,
             owner_id=start.owner_id,

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from towline_agent.agent import Agent, Options, describe
 from towline_agent.execution import EndReason, Exit
+from towline_agent.pulse import ThreadPulse
 from towline_agent.testing import FakeClock, FakeControlPlane, FakeSupervisor
 from towline_agent.workshop import Surroundings
 
@@ -59,7 +60,7 @@ async def running(
     fake.interval_seconds = 0.05
     supervisor, clock = FakeSupervisor(), FakeClock()
     options = Options(describe(slots, {"zone": "a"}, "1"), state_dir, Surroundings("10.0.0.0/8", "/bin"), drain_seconds)
-    agent = Agent(fake, fake, supervisor, options, lambda: 1024, clock)
+    agent = Agent(fake, ThreadPulse(fake), supervisor, options, lambda: 1024, clock)
     life = asyncio.create_task(agent.run())
     try:
         yield World(agent, fake, supervisor, clock, state_dir, life)

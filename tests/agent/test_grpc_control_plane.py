@@ -23,6 +23,7 @@ from towline_agent.control_plane import (
 )
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
 from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
+from towline_agent.pulse import ThreadPulse
 from towline_agent.testing import FakeControlPlane, FakeSupervisor, make_offer
 from towline_agent.workshop import Surroundings
 
@@ -79,7 +80,7 @@ def test_steps_run_over_the_wire(tmp_path: Path) -> None:
             control_plane = GrpcControlPlane(address, "secret")
             options = Options(describe(2, {}, "1"), tmp_path, Surroundings())
             renewal = GrpcLeaseRenewal(address, "secret")
-            agent = Agent(control_plane, renewal, supervisor, options, lambda: 1, SystemClock())
+            agent = Agent(control_plane, ThreadPulse(renewal), supervisor, options, lambda: 1, SystemClock())
             life = asyncio.create_task(agent.run())
             supervisor.script("talk", talk)
             offers = [

@@ -1,0 +1,21 @@
+"""Where elapsed time, chance and new names come from, for all parts that need them: a simulation gives its own."""
+
+import random
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from towline_controlplane.ids import new_id
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The sources of a process; these are the machine's."""
+
+    monotonic: Callable[[], float] = time.monotonic
+    """Elapsed seconds, by which this process judges its own patience (T2, T3)."""
+    jitter: Callable[[], float] = random.random
+    """A number in [0, 1)."""
+    new_id: Callable[[], str] = new_id
+    new_token: Callable[[], str] = secrets.token_urlsafe
