@@ -26,7 +26,7 @@ CLIENT = """
 
 | variable | default | meaning |
 |---|---|---|
-| `TOWLINE_SERVER` | `127.0.0.1:50051` | Address of the control plane. |
+| `TOWLINE_SERVER` | `127.0.0.1:50051` | The control plane; several replicas are separated by commas. |
 | `TOWLINE_TOKEN` |  | Access token to use instead of the one that `towline login` stored. |
 | `TOWLINE_CONFIG_DIR` | `~/.config/towline` | Folder of the stored tokens, 0600. |
 """

@@ -3,6 +3,7 @@
 Turns every status into the error that says what to do; the reason in the error details decides before the code does.
 """
 
+import itertools
 from collections.abc import AsyncIterator, Iterable
 from types import MappingProxyType
 from typing import cast
@@ -35,6 +36,8 @@ from towline_agent.control_plane import (
     SessionUnknown,
     Unavailable,
 )
+from towline_sdk import failover
+from towline_sdk.servers import addresses
 
 CALL_SECONDS = 10.0
 PULL_GRACE_SECONDS = 5.0
@@ -71,10 +74,10 @@ _BY_CODE: MappingProxyType[grpc.StatusCode, type[ControlPlaneError]] = MappingPr
 
 
 class GrpcControlPlane:
-    """The calls of the event loop, over one channel; made within the loop."""
+    """The calls of the event loop, to one replica at a time; made within the loop."""
 
-    def __init__(self, address: str, credential: str | None = None) -> None:
-        self._channel = grpc.aio.insecure_channel(address, options=OPTIONS)
+    def __init__(self, servers: str, credential: str | None = None) -> None:
+        self._channel = failover.open_channel(servers, OPTIONS)
         self._metadata = _metadata(credential)
         self._enroll = self._channel.unary_unary(
             f"{_SERVICE}Enroll", EnrollRequest.SerializeToString, EnrollResponse.FromString
@@ -142,27 +145,33 @@ class GrpcControlPlane:
 
 
 class GrpcLeaseRenewal:
-    """Sync over a channel of its own, for a thread of its own."""
+    """Sync over channels of its own, for a thread of its own; a replica that does not answer is left for the next."""
 
-    def __init__(self, address: str, credential: str) -> None:
-        self._channel = grpc.insecure_channel(address, options=OPTIONS)
+    def __init__(self, servers: str, credential: str) -> None:
+        self._channels = [grpc.insecure_channel(address, options=OPTIONS) for address in addresses(servers)]
         self._metadata = _metadata(credential)
-        self._sync = self._channel.unary_unary(
-            f"{_SERVICE}Sync", SyncRequest.SerializeToString, SyncResponse.FromString
+        self._methods = itertools.cycle(
+            channel.unary_unary(f"{_SERVICE}Sync", SyncRequest.SerializeToString, SyncResponse.FromString)
+            for channel in self._channels
         )
+        self._sync = next(self._methods)
 
     def sync(self, request: SyncRequest, timeout_seconds: float) -> SyncResponse:
         """Renews the leases; blocks."""
         try:
             return self._sync(request, timeout=timeout_seconds, metadata=self._metadata)
         except grpc.RpcError as error:
-            raise _error(error) from error
+            failure = _error(error)
+            if isinstance(failure, Unavailable):
+                self._sync = next(self._methods)
+            raise failure from error
         except ValueError as error:  # the channel was closed meanwhile
             raise Unavailable(str(error)) from error
 
     def close(self) -> None:
-        """Closes the channel; a call under way fails."""
-        self._channel.close()
+        """Closes the channels; a call under way fails."""
+        for channel in self._channels:
+            channel.close()
 
 
 def _metadata(credential: str | None) -> tuple[tuple[str, str], ...]:

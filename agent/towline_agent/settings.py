@@ -8,8 +8,12 @@ import socket
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from towline_sdk import servers
+
+Servers = Annotated[str, AfterValidator(servers.checked)]
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 
@@ -25,8 +29,8 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    server: str = Field("127.0.0.1:50051", validation_alias="TOWLINE_SERVER")
-    """Address of the control plane, `host:port`."""
+    server: Servers = Field("127.0.0.1:50051", validation_alias="TOWLINE_SERVER")
+    """The control plane, `host:port`; several replicas are separated by commas."""
     name: str = Field(default_factory=default_name, validation_alias="TOWLINE_AGENT_NAME")
     """Name that the agent enrolls under; unique in the installation."""
     state_dir: Path = Field(Path(".towline/agent"), validation_alias="TOWLINE_AGENT_DIR")
@@ -74,12 +78,6 @@ class Settings(BaseSettings):
         if not _NAME.fullmatch(value):
             raise ValueError("a name is a letter, then letters, digits, `_`, `-`, `.`; at most 128 characters")
         return value
-
-    @model_validator(mode="after")
-    def _check_server(self) -> "Settings":
-        if not self.server.rpartition(":")[2].isdigit():
-            raise ValueError("the server is written as host:port")
-        return self
 
     def read_enrollment_token(self) -> str | None:
         """Returns the enrollment token, from the environment or its file; None if there is none."""

@@ -17,7 +17,7 @@ app = typer.Typer(help="Agents: machines that pull work.", no_args_is_help=True,
 
 @app.command()
 def run(
-    server: Annotated[str, typer.Option("--server", help="HOST:PORT of the control plane.")] = "",
+    server: Annotated[str, typer.Option("--server", help="HOST:PORT of the control plane, or several: a:1,b:2.")] = "",
     name: Annotated[str, typer.Option("--name", help="Unique name; default: the host's.")] = "",
     slots: Annotated[int, typer.Option("--slots", min=0, help="Attempts at the same time.")] = 0,
     labels: Annotated[str, typer.Option("--labels", help="k=v,k=v: matched by nodes.")] = "",

@@ -12,6 +12,7 @@ from towline_gateway.app import build_app
 from towline_gateway.control_plane import connect
 from towline_gateway.server import Server, address_of, announce, listen
 from towline_gateway.settings import Settings
+from towline_sdk import failover
 
 _log = structlog.stdlib.get_logger("towline_gateway")
 
@@ -28,6 +29,7 @@ async def serve(settings: Settings) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve([listener]))
             await server.listening.wait()
+            await failover.connected(channel)
             _log.info("listening", address=address_of(listener), server=settings.server)
             if settings.ready_file:
                 announce(settings.ready_file, address_of(listener))

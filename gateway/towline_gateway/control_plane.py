@@ -5,6 +5,8 @@ from typing import Any, Final
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from towline_sdk import failover
+
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 _HEALTH_SECONDS: Final = 2
 
@@ -21,8 +23,8 @@ _OPTIONS: Final = (
 
 
 def connect(server: str) -> grpc.aio.Channel:
-    """Opens the channel; it connects on first use and reconnects by itself."""
-    return grpc.aio.insecure_channel(server, options=_OPTIONS)
+    """Opens the channel to one server or a list of them; it connects on first use and reconnects by itself."""
+    return failover.open_channel(server, _OPTIONS)
 
 
 class Readiness:

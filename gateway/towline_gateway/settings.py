@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from towline_sdk import servers
 
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
 
@@ -16,7 +18,11 @@ class Settings(BaseSettings):
 
     host: str = Field("127.0.0.1", validation_alias="HTTP_HOST", description="Address to listen on.")
     port: int = Field(3000, ge=0, le=65535, validation_alias="HTTP_PORT", description="Port; 0 takes any free one.")
-    server: str = Field("127.0.0.1:50051", validation_alias="TOWLINE_SERVER", description="The control plane's gRPC.")
+    server: Annotated[str, AfterValidator(servers.checked)] = Field(
+        "127.0.0.1:50051",
+        validation_alias="TOWLINE_SERVER",
+        description="The control plane, `host:port`; several replicas are separated by commas.",
+    )
     trusted_proxies: str = Field(
         "",
         validation_alias="TOWLINE_TRUSTED_PROXIES",

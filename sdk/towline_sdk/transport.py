@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from grpc import StatusCode, aio
 
 from towline.v1.run_service_pb2 import TailLogsResponse, WatchRunResponse
+from towline_sdk import failover
 from towline_sdk.rpc_errors import from_rpc
 
 REPEATABLE: Final = frozenset(
@@ -55,13 +56,13 @@ CursoredT = TypeVar("CursoredT", WatchRunResponse, TailLogsResponse)
 
 
 class Transport:
-    """Calls to one server in the name of one user, on one event loop."""
+    """Calls to one server, or to replicas of it, in the name of one user, on one event loop."""
 
     def __init__(self, address: str, token: str, deadline_seconds: float) -> None:
         self._address = address
         self._token = token
         self._deadline_seconds = deadline_seconds
-        self._channel = aio.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = failover.open_channel(address, CHANNEL_OPTIONS)
 
     async def close(self) -> None:
         """Ends the channel and every call on it."""
@@ -89,6 +90,7 @@ class Transport:
         """Yields each answer of a server stream once, across lost connections; ends when the server ends it."""
         cursor, failures, request_id = "", 0, uuid.uuid4().hex
         while True:
+            await failover.connected(self._channel)
             request = request_from(cursor)
             method = self._channel.unary_stream(method_path(request), _serialize, answer.FromString)
             stream = method(request, metadata=self._metadata(request_id))
@@ -112,6 +114,7 @@ class Transport:
         request_id = uuid.uuid4().hex
         failures = 0
         while True:
+            await failover.connected(self._channel)
             try:
                 return await send(ends_at - time.monotonic(), request_id)
             except aio.AioRpcError as error:

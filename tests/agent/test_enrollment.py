@@ -100,6 +100,7 @@ def test_the_token_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
         ("TOWLINE_AGENT_NAME", "1st"),
         ("TOWLINE_AGENT_LABELS", "zone"),
         ("TOWLINE_SERVER", "localhost"),
+        ("TOWLINE_SERVER", "one:1,two"),
         ("LOG_LEVEL", "loud"),
         ("TOWLINE_AGENT_DRAIN_SECONDS", "-1"),
     ],

@@ -69,6 +69,20 @@ def test_nobody_there_is_unavailable() -> None:
     run(scenario)
 
 
+def test_leases_are_renewed_at_another_replica_when_one_does_not_answer() -> None:
+    async def scenario() -> None:
+        fake = FakeControlPlane(known_sessions={"s"})
+        async with serve(fake) as (address, _):
+            renewal = GrpcLeaseRenewal(f"127.0.0.1:1,{address}", "secret")
+            with pytest.raises(Unavailable):
+                await asyncio.to_thread(renewal.sync, SyncRequest(session_id="s"), 5.0)
+            for _ in range(3):
+                await asyncio.to_thread(renewal.sync, SyncRequest(session_id="s"), 5.0)
+            renewal.close()
+
+    run(scenario)
+
+
 def test_steps_run_over_the_wire(tmp_path: Path) -> None:
     async def talk(launch: Launch, on_output: OnOutput) -> Exit:
         on_output(OutputStream.STDOUT, b"hello\n" * 100_000)

@@ -142,10 +142,10 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> 
     defaults = Settings.model_validate({})
     assert (defaults.host, defaults.port, defaults.server) == ("127.0.0.1", 3000, "127.0.0.1:50051")
     monkeypatch.setenv("HTTP_PORT", "8080")
-    monkeypatch.setenv("TOWLINE_SERVER", "control:1")
+    monkeypatch.setenv("TOWLINE_SERVER", "control:1,control:2")
     monkeypatch.setenv("LOG_LEVEL", "debug")
     changed = Settings()  # pyright: ignore[reportCallIssue]
-    assert (changed.port, changed.server, changed.log_level) == (8080, "control:1", "DEBUG")
+    assert (changed.port, changed.server, changed.log_level) == (8080, "control:1,control:2", "DEBUG")
     with pytest.raises(ValueError, match="frozen"):
         changed.port = 1  # pyright: ignore[reportAttributeAccessIssue]
 
