@@ -38,9 +38,14 @@ class StepOffer:
     inputs: str
 
 
-def claim_many(tx: Transaction, claim: Claim, blueprints: Blueprints, new_token: Callable[[], str]) -> list[StepOffer]:
-    """Leases up to `want` ready steps to the agent: each to it alone, with a rising epoch and a fresh token."""
-    steps = leases.select_claimable(tx, claim.queue_ids, claim.want)
+def claim_many(
+    tx: Transaction, claim: Claim, blueprints: Blueprints, new_token: Callable[[], str], chance: float
+) -> list[StepOffer]:
+    """Leases up to `want` ready steps to the agent: each to it alone, with a rising epoch and a fresh token.
+
+    `chance` in [0, 1) picks the queue that is asked first.
+    """
+    steps = leases.select_claimable(tx, claim.queue_ids, claim.want, chance)
     if not steps:
         return []
     locked = runs.lock_runs(tx, sorted({step.run_id for step in steps}))

@@ -146,7 +146,7 @@ class Orchestrator:
         return answers, ledger.save()
 
     def _lease(self, tx: Transaction, claims: Sequence[Claim]) -> tuple[list[list[StepOffer]], set[str]]:
-        offers = [claim_many(tx, claim, self.blueprints, self.new_token) for claim in claims]
+        offers = [claim_many(tx, claim, self.blueprints, self.new_token, self.jitter()) for claim in claims]
         return offers, {offer.run.id for given in offers for offer in given}
 
     def _announce(self, commits: Iterable[Changes], handed: Iterable[set[str]]) -> None:

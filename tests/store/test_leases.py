@@ -2,6 +2,8 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from store_samples import Store, a_step, add_lease, add_run
 
 from towline_controlplane.model import AttemptState, Step, StepState
@@ -67,6 +69,43 @@ def test_claims_of_several_queues_are_merged_by_urgency(store: Store) -> None:
     assert claimable(store, "queue-2", "queue-1", "none", "queue-2") == ["d", "b", "a", "e"]
     assert claimable(store, "queue-1", "queue-2", limit=2) == ["d", "b"]
     assert store.write(leases.select_claimable, [], 10) == []
+
+
+def test_claims_of_equal_priority_take_from_the_queues_in_turn(store: Store) -> None:
+    queued = {"a1": ("a", 10), "a2": ("a", 20), "b1": ("b", 900), "b2": ("b", 950), "c1": ("c", 15)}
+    steps = (a_step(node_id=node, position=key, queue_id=queue, fair_key=key) for node, (queue, key) in queued.items())
+    store.write(add_run, steps=tuple(steps))
+
+    def claimed(chance: float, limit: int) -> list[str]:
+        return [step.node_id for step in store.write(leases.select_claimable, ["a", "b", "c"], limit, chance)]
+
+    assert [claimed(chance, 1) for chance in (0.0, 0.4, 0.7)] == [["a1"], ["b1"], ["c1"]]
+    assert claimed(0.4, 100) == ["b1", "c1", "a1", "b2", "a2"]
+
+
+_PRIORITIES = st.lists(st.integers(-2, 2).map(lambda priority: -priority), max_size=6).map(sorted)
+
+
+@given(st.lists(_PRIORITIES.filter(bool), min_size=1, max_size=5))
+def test_no_queue_starves_an_agent_that_takes_one_step_at_a_time(queued: list[list[int]]) -> None:
+    rows = [[(priority, number, n) for n, priority in enumerate(each)] for number, each in enumerate(queued)]
+    chances = [(number + 0.5) / len(rows) for number in range(len(rows))]
+    most_urgent = min(each[0][0] for each in rows)
+    served = {leases.in_turn(rows, chance)[0][1] for chance in chances}
+    assert served == {number for number, each in enumerate(rows) if each[0][0] == most_urgent}
+
+
+@given(st.lists(_PRIORITIES, max_size=5), st.floats(0, 1, exclude_max=True))
+def test_turns_keep_priorities_the_order_of_each_queue_and_every_row(queued: list[list[int]], chance: float) -> None:
+    rows = [[(priority, number, n) for n, priority in enumerate(each)] for number, each in enumerate(queued)]
+    merged = leases.in_turn(rows, chance)
+    assert [row[0] for row in merged] == sorted(row[0] for row in merged)
+    assert [[row for row in merged if row[1] == number] for number in range(len(rows))] == rows
+    for priority in {row[0] for row in merged}:
+        turns = [row[1] for row in merged if row[0] == priority]
+        for at in range(len(turns)):
+            still_waiting = set(turns[at:])
+            assert max(turns[:at].count(n) for n in set(turns)) - min(turns[:at].count(n) for n in still_waiting) <= 1
 
 
 def test_racing_claims_never_get_the_same_step(store: Store) -> None:

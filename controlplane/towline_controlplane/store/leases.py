@@ -4,7 +4,8 @@ A lease is open while its attempt is, and current while its step is LEASED on th
 went back keeps its attempt open, but not its lease.
 """
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,17 +34,33 @@ class OpenLease:
     cancel_requested: bool
 
 
-def select_claimable(tx: Transaction, queue_ids: Collection[str], limit: int) -> list[Step]:
-    """Returns READY steps that are not held and due, the most urgent of all queues first.
+def select_claimable(tx: Transaction, queue_ids: Collection[str], limit: int, chance: float = 0.0) -> list[Step]:
+    """Returns READY steps that are not held and due, those of the highest priority first, and queues in turn.
 
-    They are the transaction's own: another one that asks meanwhile gets others.
+    `chance` in [0, 1) picks the queue that begins. They are the transaction's own: another one that asks meanwhile
+    gets others.
     """
-    candidates = sorted(
-        row for queue_id in sorted(set(queue_ids)) for row in tx.fetch(_CANDIDATES, queue_id, tx.now, limit)
-    )
+    queues = [tx.fetch(_CANDIDATES, queue_id, tx.now, limit) for queue_id in sorted(set(queue_ids))]
+    candidates = in_turn([rows for rows in queues if rows], chance)
     keys = [(run_id, node_id) for *_, run_id, _, node_id in candidates[:limit]]
     steps = {(step.run_id, step.node_id): step for step in load_steps(tx, keys)}
     return [steps[key] for key in keys]
+
+
+def in_turn(queues: Sequence[Sequence[tuple[Any, ...]]], chance: float) -> list[tuple[Any, ...]]:
+    """Returns the rows of all queues by their first column, and among equals one of each queue in turn.
+
+    Fair keys of different queues cannot be compared. `chance` in [0, 1) picks the queue that begins, so that even
+    those who take one row at a time come to every queue. The order within a queue is kept.
+    """
+    first = int(chance * len(queues))
+    placed: list[tuple[int, int, int, tuple[Any, ...]]] = []
+    for number, rows in enumerate(queues):
+        taken: Counter[int] = Counter()
+        for row in rows:
+            placed.append((row[0], taken[row[0]], (number - first) % len(queues), row))
+            taken[row[0]] += 1
+    return [row for *_, row in sorted(placed)]
 
 
 def expired_offers(tx: Transaction, limit: int) -> list[tuple[str, str]]:
