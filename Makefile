@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/towline/v1/*.proto)
 GENERATED := protos/towline/v1/descriptors.binpb
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up test check format docs proto lock baseline clean
+.PHONY: help demo up test check bench format docs proto lock baseline clean
 
 help: ## Explain every target
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -30,6 +30,11 @@ check: $(VENV)/dev.stamp $(GENERATED) ## The gate: format, lint, types, import r
 	$(BIN)/buf breaking protos --against protos/baseline.binpb
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/pytest -q tests/architecture
+
+bench: $(VENV)/dev.stamp $(GENERATED) ## Measure the control plane beside bare statements, on both databases; print the ratios
+	$(BIN)/python -m bench.raw_statements
+	$(BIN)/python -m bench.group_commit
+	$(BIN)/python -m bench.run_size
 
 format: $(VENV)/dev.stamp ## Format code and protos
 	$(BIN)/ruff format .
