@@ -124,7 +124,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             RunService(database, orchestrator, streams, Outlines()),
         ),
         _service(
-            "Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database, queues.refresh)
+            "Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database, queues.announce)
         ),
     )
     return Parts(
@@ -135,7 +135,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             orchestrator.run,
             log_writer.run,
             timer.run,
-            lambda: periodically(queues.refresh, _TICK_SECONDS),
+            queues.run,
             lambda: periodically(lease_expiry.tick, _TICK_SECONDS),
             lambda: periodically(offer_expiry.tick, _TICK_SECONDS),
         ),

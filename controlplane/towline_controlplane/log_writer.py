@@ -53,7 +53,7 @@ class LogWriter:
             if not self._chunks:
                 self._wake.clear()
             for run_ids in await commit_together(self.database, batch, _append):
-                self.doorbell.ring({logs_topic(run_id) for run_id in run_ids})
+                self.doorbell.ring(map(logs_topic, run_ids))
 
 
 def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> tuple[list[int | None], set[str]]:

@@ -8,6 +8,7 @@ import asyncio
 import json
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from towline_controlplane.group_commit import Backlog, commit_together
 from towline_controlplane.handouts import Claim, StepOffer, claim_many
 from towline_controlplane.ids import new_id
 from towline_controlplane.ledger import Changes, Ledger
-from towline_controlplane.model import Lease, Run, StepState, WorkflowVersion
+from towline_controlplane.model import Lease, Run, Step, StepState, WorkflowVersion
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.submissions import (
     Confirm,
@@ -145,19 +146,22 @@ class Orchestrator:
         ledger.propagate()
         return answers, ledger.save()
 
-    def _lease(self, tx: Transaction, claims: Sequence[Claim]) -> tuple[list[list[StepOffer]], set[str]]:
+    def _lease(self, tx: Transaction, claims: Sequence[Claim]) -> tuple[list[list[StepOffer]], list[Step]]:
         offers = [claim_many(tx, claim, self.blueprints, self.new_token, self.jitter()) for claim in claims]
-        return offers, {offer.run.id for given in offers for offer in given}
+        return offers, [offer.step for given in offers for offer in given]
 
-    def _announce(self, commits: Iterable[Changes], handed: Iterable[set[str]]) -> None:
+    def _announce(self, commits: Iterable[Changes], handouts: Iterable[Sequence[Step]]) -> None:
+        """Rings for what is new; what was handed out at once needs nobody else."""
+        handed = [step for steps in handouts for step in steps]
+        due: Counter[str] = Counter()
         for changes in commits:
             ready = [s for s in changes.steps.values() if s.state is StepState.READY and not s.held]
-            self.doorbell.ring({queue_topic(step.queue_id) for step in ready if step.not_before <= changes.now})
-            self.doorbell.ring({run_topic(event.run_id) for event in changes.events})
+            due.update(queue_topic(step.queue_id) for step in ready if step.not_before <= changes.now)
+            self.doorbell.ring(run_topic(event.run_id) for event in changes.events)
             if any(step.not_before > changes.now for step in ready):
                 self.on_retry_scheduled()
-        for run_ids in handed:
-            self.doorbell.ring({run_topic(run_id) for run_id in run_ids})
+        self.doorbell.ring_in_turn(due - Counter(queue_topic(step.queue_id) for step in handed))
+        self.doorbell.ring(run_topic(step.run_id) for step in handed)
 
 
 def _decide(submission: Submission, ledger: Ledger) -> object:

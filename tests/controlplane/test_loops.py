@@ -6,6 +6,7 @@ import pytest
 from audit import audit
 from rig import LEASE_SECONDS, Rig, Scenario, failed
 
+from towline_controlplane.bus import queue_topic
 from towline_controlplane.ids import new_id
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
@@ -159,7 +160,7 @@ def test_the_retry_timer_rings_when_a_step_is_due(play: Callable[[Scenario], Non
         (offer,) = await agent.pull()
         await agent.report(offer, failed("a"))
         timer = RetryTimer(rig.database, rig.doorbell)
-        async with rig.doorbell.listen(f"queue:{queue}" for queue in await rig.queue_ids()) as bell:
+        async with rig.doorbell.listen([], map(queue_topic, await rig.queue_ids())) as bell:
             assert await timer.tick() == pytest.approx(0.5)
             assert not await bell.wait(0)
             rig.clock.advance(0.5)

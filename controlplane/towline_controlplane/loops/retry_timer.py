@@ -1,6 +1,7 @@
 """Rings for steps whose time has come: a step that waits for its retry is READY all along, only not yet due."""
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 import structlog
@@ -34,7 +35,7 @@ class RetryTimer:
         """Rings the queues of the steps that have become due; returns the seconds until it should look again."""
         since = self._rung_until - _OVERLAP_US
         now, due = await self.database.read(lambda tx: (tx.now, leases.due_after(tx, since, _BATCH)))
-        self.doorbell.ring({queue_topic(queue_id) for not_before, queue_id in due if not_before <= now})
+        self.doorbell.ring_in_turn(Counter(queue_topic(queue_id) for not_before, queue_id in due if not_before <= now))
         if len(due) == _BATCH and due[-1][0] <= now:
             self._rung_until = due[-1][0] + _OVERLAP_US
             return 0.0

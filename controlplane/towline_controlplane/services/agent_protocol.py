@@ -14,7 +14,7 @@ import grpc
 from towline.v1 import agent_service_pb2 as pb
 from towline.v1.agent_service_pb2_grpc import AgentServiceServicer
 from towline_controlplane.blobs import Blobs
-from towline_controlplane.bus import QUEUES_TOPIC, STOPPING_TOPIC, Doorbell, queue_topic
+from towline_controlplane.bus import MATCHING_TOPIC, STOPPING_TOPIC, Bell, Doorbell, queue_topic
 from towline_controlplane.enrollment import enroll
 from towline_controlplane.errors import InvalidArgument, NotFound, SessionReplaced, SessionUnknown, TowlineError
 from towline_controlplane.handouts import Claim, StepOffer
@@ -157,18 +157,31 @@ class AgentProtocol(AgentServiceServicer):
             await under_way.put(None)
 
     async def _pull(self, agent: AgentRecord, started: Sequence[Lease], want: int, wait: float) -> list[StepOffer]:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
+        deadline = asyncio.get_running_loop().time() + wait
         while True:
             claim = await self._claim(agent, want)
-            topics = [STOPPING_TOPIC, QUEUES_TOPIC, *(queue_topic(queue_id) for queue_id in claim.queue_ids)]
-            async with self.doorbell.listen(topics) as bell:
-                _, offers = await self.orchestrator.exchange(started, (), claim)
-                remaining = deadline - loop.time()
-                if offers or remaining <= 0 or want == 0 or self.stopping.is_set():
-                    return offers
-                started = ()
-                await bell.wait(min(remaining, _POLL_SECONDS))
+            in_turn = map(queue_topic, sorted(claim.queue_ids))
+            async with self.doorbell.listen([STOPPING_TOPIC, MATCHING_TOPIC], in_turn) as bell:
+                offers = await self._wait_in_line(bell, agent, claim, started, deadline)
+            if offers is not None:
+                return offers
+            started = ()
+
+    async def _wait_in_line(
+        self, bell: Bell, agent: AgentRecord, claim: Claim, started: Sequence[Lease], deadline: float
+    ) -> list[StepOffer] | None:
+        """Returns what could be had until the deadline; None if the agent may stand in line for other queues now."""
+        while True:
+            _, offers = await self.orchestrator.exchange(started, (), claim)
+            if len(offers) < claim.want:
+                bell.end_turn()
+            remaining = deadline - asyncio.get_running_loop().time()
+            if offers or remaining <= 0 or claim.want == 0 or self.stopping.is_set():
+                return offers
+            started = ()
+            await bell.wait(min(remaining, _POLL_SECONDS))
+            if await self.queues.matching(agent.labels) != claim.queue_ids:
+                return None
 
     async def _claim(self, agent: AgentRecord, want: int) -> Claim:
         return Claim(
