@@ -1,12 +1,14 @@
 """The nouns of the control plane: frozen rows and state enums, with one meaning each.
 
-Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports nothing
-of ours.
+Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports
+nothing of ours but how rows are made.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from towline_controlplane.frozen import frozen
 
 
 class RunState(StrEnum):
@@ -125,7 +127,7 @@ class Role(StrEnum):
     ADMIN = "ADMIN"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Failure:
     """Why something failed. `code` is stable, `message` for people, `cause` the evidence."""
 
@@ -135,7 +137,7 @@ class Failure:
     cause: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """What an attempt used."""
 
@@ -145,7 +147,7 @@ class Usage:
     """Size of its log in all, which may still be on its way."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Lease:
     """An agent's claim on an attempt, as it presents it. `token_hash` is the SHA-256 of the token."""
 
@@ -157,7 +159,7 @@ class Lease:
     agent_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Run:
     """One execution of a workflow version."""
 
@@ -194,7 +196,7 @@ class Run:
     """False while it waits for a slot of its group."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Step:
     """A node in a run. One of several that a node was mapped to has its index in its id: `fetch[3]`."""
 
@@ -239,7 +241,7 @@ class Step:
     """Which of the steps that a node was mapped to it is; -1 where a node is one step."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Attempt:
     """One try of a step, and the lease on it while it is open."""
 
@@ -262,7 +264,7 @@ class Attempt:
     """SHA-256 of the accepted report, so that its repeat can be told from another result."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Event:
     """One line of a run's history. `sequence` counts from 1 within the run, without gaps."""
 

@@ -5,13 +5,14 @@ numbers the events, and remembers what ended.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from towline_controlplane.engine import transitions
 from towline_controlplane.engine.expressions import Scope
 from towline_controlplane.engine.graph import Node
 from towline_controlplane.engine.view import Decision, View
+from towline_controlplane.frozen import replace
 from towline_controlplane.model import (
     Attempt,
     AttemptState,

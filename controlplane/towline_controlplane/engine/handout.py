@@ -1,9 +1,10 @@
 """Decides how a READY step is handed to an agent: the next epoch, the attempt it carries, the line in the history."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from towline_controlplane.engine import transitions
+from towline_controlplane.frozen import replace
 from towline_controlplane.model import Attempt, AttemptState, Event, EventType, Run, Step, StepState
 
 
