@@ -36,8 +36,12 @@ def blueprint_of(version: WorkflowVersion) -> Blueprint:
     document: dict[str, Any] = json.loads(version.dag)
     dag = compile_dag(document, version.plugins)
     configs = (json.dumps(node.get("config", {}), ensure_ascii=False) for node in document["nodes"])
-    has_expressions = any(edge.expression for edge in dag.edges) or not all(n.config.is_constant for n in dag.nodes)
-    return Blueprint(version.id, version.workflow_id, dag, version.plugins, tuple(configs), has_expressions)
+    reads_input = (
+        dag.policies.reads_input
+        or any(edge.expression for edge in dag.edges)
+        or not all(node.config.is_constant for node in dag.nodes)
+    )
+    return Blueprint(version.id, version.workflow_id, dag, version.plugins, tuple(configs), reads_input)
 
 
 class Blueprints:

@@ -22,6 +22,8 @@ from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
 from towline_controlplane.log_writer import LogWriter
+from towline_controlplane.loops.admission import Admission
+from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.periodic import periodically
@@ -88,6 +90,9 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         new_id=sources.new_id,
         on_retry_scheduled=timer.wake,
     )
+    admission = Admission(database, orchestrator)
+    orchestrator.on_slots_changed = admission.wake
+    deadlines = Deadlines(database, orchestrator)
     log_writer = LogWriter(database, doorbell)
     queues = QueueIndex(database, doorbell)
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
@@ -136,6 +141,8 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             log_writer.run,
             timer.run,
             queues.run,
+            admission.run,
+            lambda: periodically(deadlines.tick, _TICK_SECONDS),
             lambda: periodically(lease_expiry.tick, _TICK_SECONDS),
             lambda: periodically(offer_expiry.tick, _TICK_SECONDS),
         ),

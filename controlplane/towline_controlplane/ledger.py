@@ -5,17 +5,19 @@ The only place that pairs the engine with the store. It lives for one transactio
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.engine.advance import advance
-from towline_controlplane.engine.commands import Command, Propagate
+from towline_controlplane.engine.commands import Command, EndRun, Propagate, Retry
 from towline_controlplane.engine.creation import RunRequest, create_run
+from towline_controlplane.engine.graph import Dag
 from towline_controlplane.engine.transitions import RUN_TERMINAL
 from towline_controlplane.engine.view import Decision, View, references, successors
+from towline_controlplane.fairness import FairShares
 from towline_controlplane.model import Attempt, Event, Run, Step, StepState
-from towline_controlplane.store import runs
+from towline_controlplane.store import concurrency, leases, runs
 from towline_controlplane.store.database import Transaction
 
 StepKey = tuple[str, str]
@@ -23,9 +25,10 @@ StepKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """The rows that a submission looks at. `whole_runs` loads every open step of a run."""
+    """The rows that a submission looks at. `open_runs` loads every open step of a run, `whole_runs` every step."""
 
     steps: tuple[StepKey, ...] = ()
+    open_runs: tuple[str, ...] = ()
     whole_runs: tuple[str, ...] = ()
 
 
@@ -39,14 +42,23 @@ class Changes:
     events: list[Event] = field(default_factory=list[Event])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
 
+    @property
+    def admits(self) -> bool:
+        """Tells whether a slot of a concurrency limit was freed, or a run may have begun to wait for one."""
+        limited = (run for run in self.runs.values() if run.concurrency_group is not None)
+        return any(run.state in RUN_TERMINAL or not run.admitted for run in limited)
+
 
 class Ledger:
     """Views of the runs that a batch of submissions touches, and what has become of their rows."""
 
-    def __init__(self, tx: Transaction, blueprints: Blueprints, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, tx: Transaction, blueprints: Blueprints, shares: FairShares, jitter: Callable[[], float]
+    ) -> None:
         self.tx = tx
         self.changes = Changes(tx.now)
         self._blueprints = blueprints
+        self._shares = shares
         self._jitter = jitter
         self._views: dict[str, View] = {}
         self._created: set[str] = set()
@@ -56,14 +68,17 @@ class Ledger:
         """Locks the runs in the order of their ids, then loads the named steps with their newest attempts."""
         wanted = list(needs)
         keys = {key for need in wanted for key in need.steps}
+        opened = {run_id for need in wanted for run_id in need.open_runs}
         whole = {run_id for need in wanted for run_id in need.whole_runs}
-        run_ids = {run_id for run_id, _ in keys} | whole
+        run_ids = {run_id for run_id, _ in keys} | opened | whole
         for run in runs.lock_runs(self.tx, sorted(run_ids)).values():
             self._views[run.id] = self._view_of(run)
         known = sorted(key for key in keys if key[0] in self._views)
         self._take(runs.load_steps(self.tx, known))
-        for run_id in sorted(whole & self._views.keys()):
+        for run_id in sorted(opened & self._views.keys()):
             self._take(runs.load_open_steps(self.tx, run_id))
+        for run_id in sorted(whole & self._views.keys()):
+            self._take(runs.load_all_steps(self.tx, run_id))
         held = [(s.run_id, s.node_id) for view in self._views.values() for s in view.steps.values() if s.attempt]
         for attempt in runs.load_newest_attempts(self.tx, held):
             self._views[attempt.run_id].attempts[attempt.node_id] = attempt
@@ -99,8 +114,26 @@ class Ledger:
         self._note(view, advance(view, command, self.tx.now, self._jitter()))
         return view.run
 
+    def retry(self, run_id: str) -> Run:
+        """Starts a wholly loaded run that has ended without success over from its failed steps."""
+        view = self._views[run_id]
+        self._parse_outputs(view, view.dag.referenced)
+        self._note(view, advance(view, Retry(), self.tx.now, self._jitter()))
+        return view.run
+
+    def dag(self, run_id: str) -> Dag:
+        """Returns the DAG of a loaded run."""
+        return self._views[run_id].dag
+
+    def steps(self, run_id: str) -> Mapping[str, Step]:
+        """Returns the loaded steps of a run."""
+        return self._views[run_id].steps
+
     def propagate(self) -> None:
-        """Decides the edges behind everything that ended, in waves over all runs of the batch, until nothing ends."""
+        """Decides the edges behind everything that ended, in waves over all runs of the batch, until nothing ends.
+
+        A run that has nothing open then, and an output to be worked out, ends with it.
+        """
         while self._ended:
             wave = dict(self._ended)
             self._ended.clear()
@@ -108,9 +141,14 @@ class Ledger:
             for run_id, ended in wave.items():
                 if self._views[run_id].run.state not in RUN_TERMINAL:
                     self.decide(run_id, Propagate(tuple(ended)))
+        for run_id, view in self._views.items():
+            if view.run.open_steps == 0 and view.run.state not in RUN_TERMINAL:
+                self._load_outputs(view, view.dag.policies.references)
+                self.decide(run_id, EndRun())
 
     def save(self) -> Changes:
         """Writes every changed row once."""
+        self._enqueue()
         events_of_new: dict[str, list[Event]] = {run_id: [] for run_id in self._created}
         for event in self.changes.events:
             if event.run_id in events_of_new:
@@ -125,7 +163,21 @@ class Ledger:
             self.changes.attempts.values(),
             [event for event in self.changes.events if event.run_id not in self._created],
         )
+        ended = [r.id for r in self.changes.runs.values() if r.concurrency_group and r.state in RUN_TERMINAL]
+        if ended:
+            concurrency.release_slots(self.tx, ended)
         return self.changes
+
+    def _enqueue(self) -> None:
+        """Gives every step that became READY its place among those of other owners."""
+        enqueued = [step for step in self.changes.steps.values() if step.state is StepState.READY and not step.fair_key]
+        heads = leases.first_fair_keys(self.tx, {(step.queue_id, step.priority) for step in enqueued})
+        for step in enqueued:
+            view = self._views[step.run_id]
+            lane = (step.queue_id, step.priority)
+            key = self._shares.next_key(lane, view.run.owner_id, heads, self.tx.now)
+            placed = replace(step, fair_key=key)
+            view.steps[step.node_id] = self.changes.steps[step.run_id, step.node_id] = placed
 
     def _note(self, view: View, decision: Decision) -> None:
         view.apply(decision)
@@ -151,6 +203,11 @@ class Ledger:
         self._take(runs.load_steps(self.tx, sorted(missing)))
         for run_id, node_ids in referred.items():
             self._parse_outputs(self._views[run_id], node_ids)
+
+    def _load_outputs(self, view: View, node_ids: Iterable[str]) -> None:
+        wanted = set(node_ids)
+        self._take(runs.load_steps(self.tx, [(view.run.id, n) for n in sorted(wanted - view.steps.keys())]))
+        self._parse_outputs(view, wanted)
 
     def _take(self, steps: Iterable[Step]) -> None:
         for step in steps:

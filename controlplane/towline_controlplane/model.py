@@ -192,6 +192,8 @@ class Run:
     deadline_reached: bool = False
     concurrency_group: str | None = None
     """The runs that share its limit; None means no limit."""
+    concurrency_limit: int = 0
+    """How many of its group go at a time."""
     admitted: bool = True
     """False while it waits for a slot of its group."""
 

@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from towline_controlplane.blueprints import Blueprints
+from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.bus import Doorbell, queue_topic, run_topic
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.creation import RunRequest
-from towline_controlplane.errors import TowlineError
+from towline_controlplane.engine.expressions import ExpressionError, Scope
+from towline_controlplane.errors import InvalidArgument, TowlineError
+from towline_controlplane.fairness import FairShares
 from towline_controlplane.group_commit import Backlog, commit_together
 from towline_controlplane.handouts import Claim, StepOffer, claim_many
 from towline_controlplane.ids import new_id
@@ -25,17 +27,24 @@ from towline_controlplane.ledger import Changes, Ledger
 from towline_controlplane.model import Lease, Run, Step, StepState, WorkflowVersion
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.submissions import (
+    AdmitRun,
     Confirm,
     ExpireOffer,
+    ExpireQueueWait,
     Report,
+    RetryRun,
     StartRun,
     SteerRun,
     Submission,
+    TimeOutRun,
     Verdict,
     Withdraw,
 )
 
 _MAX_BATCH = 256
+
+Finding = Withdraw | ExpireOffer | ExpireQueueWait | TimeOutRun | AdmitRun
+"""What duties look for. Each is judged again inside the commit, so that several replicas may find the same (I18)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +73,9 @@ class Orchestrator:
     new_id: Callable[[], str] = new_id
     on_retry_scheduled: Callable[[], None] = lambda: None
     """Called after a commit that made a step READY for later."""
+    on_slots_changed: Callable[[], None] = lambda: None
+    """Called after a commit that freed a slot of a concurrency limit, or made a run wait for one."""
+    _shares: FairShares = field(default_factory=FairShares)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _submissions: Backlog[Submission] = field(init=False)
     _claims: Backlog[Claim] = field(init=False)
@@ -75,15 +87,18 @@ class Orchestrator:
     async def start_run(self, start: RunStart) -> Run:
         """Creates a run, durably before it returns; the same request id and digest return the first run."""
         blueprint = await asyncio.to_thread(self.blueprints.add, start.version)
+        run_id = self.new_id()
+        parsed_input = json.loads(start.input_json) if blueprint.reads_input else None
         request = RunRequest(
-            run_id=self.new_id(),
+            run_id=run_id,
             workflow_id=start.workflow_id,
             version_id=start.version.id,
             owner_id=start.owner_id,
             input=start.input_json,
-            parsed_input=json.loads(start.input_json) if blueprint.reads_input else None,
+            parsed_input=parsed_input,
             priority=start.priority,
             labels=start.labels,
+            concurrency_group=_group(blueprint, run_id, parsed_input),
         )
         return await self._submissions.add(StartRun(blueprint, request, start.request_id, start.request_digest))
 
@@ -99,9 +114,13 @@ class Orchestrator:
         """Ends what no agent holds and marks the rest to be stopped; raises NotFound or InvalidState."""
         return await self._submissions.add(SteerRun(run_id, owner_id, commands.Cancel()))
 
-    async def withdraw(self, withdrawals: Iterable[Withdraw | ExpireOffer]) -> int:
-        """Takes attempts from holders that are gone; returns how many were still theirs."""
-        answers = await asyncio.gather(*[self._submissions.add(each) for each in withdrawals])
+    async def retry(self, run_id: str, owner_id: str | None) -> Run:
+        """Starts a run that did not succeed over from its failed steps; raises NotFound or InvalidState."""
+        return await self._submissions.add(RetryRun(run_id, owner_id))
+
+    async def settle(self, findings: Iterable[Finding]) -> int:
+        """Acts on what a duty has found, as far as it still holds; returns of how many it did."""
+        answers = await asyncio.gather(*[self._submissions.add(each) for each in findings])
         return sum(answers)
 
     async def confirm(self, started: Iterable[Lease]) -> None:
@@ -140,7 +159,7 @@ class Orchestrator:
             self._announce(changes, handed)
 
     def _apply(self, tx: Transaction, batch: Sequence[Submission]) -> tuple[list[object], Changes]:
-        ledger = Ledger(tx, self.blueprints, self.jitter)
+        ledger = Ledger(tx, self.blueprints, self._shares, self.jitter)
         ledger.load(submission.needs for submission in batch)
         answers = [_decide(submission, ledger) for submission in batch]
         ledger.propagate()
@@ -160,8 +179,21 @@ class Orchestrator:
             self.doorbell.ring(run_topic(event.run_id) for event in changes.events)
             if any(step.not_before > changes.now for step in ready):
                 self.on_retry_scheduled()
+            if changes.admits:
+                self.on_slots_changed()
         self.doorbell.ring_in_turn(due - Counter(queue_topic(step.queue_id) for step in handed))
         self.doorbell.ring(run_topic(step.run_id) for step in handed)
+
+
+def _group(blueprint: Blueprint, run_id: str, parsed_input: object) -> str | None:
+    limit = blueprint.dag.policies.concurrency
+    if limit is None:
+        return None
+    run = {"id": run_id, "workflowId": blueprint.workflow_id}
+    try:
+        return limit.group(blueprint.workflow_id, Scope(input=parsed_input, run=run, nodes={}))
+    except ExpressionError as error:
+        raise InvalidArgument.of("input", f"gives no concurrency key: {error}") from None
 
 
 def _decide(submission: Submission, ledger: Ledger) -> object:

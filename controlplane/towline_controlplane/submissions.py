@@ -13,11 +13,12 @@ from towline_controlplane.blueprints import Blueprint
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.creation import RunRequest
 from towline_controlplane.engine.lease import Standing, standing
-from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL, RUN_TERMINAL
+from towline_controlplane.engine.rerun import failed_nodes
+from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL, RUN_RETRY, RUN_TERMINAL
 from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
 from towline_controlplane.ledger import Ledger, Needs
 from towline_controlplane.model import Attempt, AttemptState, Lease, Run, RunState, StepState
-from towline_controlplane.store import runs
+from towline_controlplane.store import concurrency, runs
 
 
 class Submission(Protocol):
@@ -74,13 +75,11 @@ class SteerRun:
     @property
     def needs(self) -> Needs:
         """Every open step of the run."""
-        return Needs(whole_runs=(self.run_id,))
+        return Needs(open_runs=(self.run_id,))
 
     def decide(self, ledger: Ledger) -> Run:
         """Returns the run after the command; the same again if it had been given before."""
-        run = ledger.run(self.run_id)
-        if run is None or self.owner_id not in (None, run.owner_id):
-            raise NotFound(f"there is no run {self.run_id}")
+        run = _run_of(ledger, self.run_id, self.owner_id)
         if isinstance(self.command, commands.Cancel) and run.state is RunState.CANCELLED:
             return run
         if run.state in RUN_TERMINAL:
@@ -88,6 +87,72 @@ class SteerRun:
         if run.cancel_requested and not isinstance(self.command, commands.Cancel):
             raise InvalidState("the run is being cancelled")
         return ledger.decide(self.run_id, self.command)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRun:
+    """Starts a run of `owner_id` (None: of anybody) that ended without success over from its failed steps."""
+
+    run_id: str
+    owner_id: str | None
+
+    @property
+    def needs(self) -> Needs:
+        """Every step of the run."""
+        return Needs(whole_runs=(self.run_id,))
+
+    def decide(self, ledger: Ledger) -> Run:
+        """Returns the run, PENDING again."""
+        run = _run_of(ledger, self.run_id, self.owner_id)
+        if run.state not in RUN_RETRY:
+            raise InvalidState(f"only a run that ended without success can be retried; this one is {run.state}")
+        if not failed_nodes(ledger.dag(run.id), ledger.steps(run.id)):
+            raise InvalidState("no step of the run failed: there is nothing to run again")
+        return ledger.retry(run.id)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeOutRun:
+    """Stops a run that is past its deadline by the database's clock."""
+
+    run_id: str
+
+    @property
+    def needs(self) -> Needs:
+        """Every open step of the run."""
+        return Needs(open_runs=(self.run_id,))
+
+    def decide(self, ledger: Ledger) -> bool:
+        """Returns False if it has ended, is being stopped, or got more time meanwhile."""
+        run = ledger.run(self.run_id)
+        if run is None or run.state in RUN_TERMINAL or run.cancel_requested:
+            return False
+        if run.deadline is None or run.deadline > ledger.tx.now:
+            return False
+        ledger.decide(self.run_id, commands.ReachDeadline())
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class AdmitRun:
+    """Lets a run go that waits for a slot of its concurrency limit, if one is free."""
+
+    run_id: str
+
+    @property
+    def needs(self) -> Needs:
+        """Every open step of the run."""
+        return Needs(open_runs=(self.run_id,))
+
+    def decide(self, ledger: Ledger) -> bool:
+        """Returns False if it does not wait, or no slot is free."""
+        run = ledger.run(self.run_id)
+        if run is None or run.state in RUN_TERMINAL or run.admitted or run.concurrency_group is None:
+            return False
+        if not concurrency.take_slot(ledger.tx, run.concurrency_group, run.concurrency_limit, run.id):
+            return False
+        ledger.decide(self.run_id, commands.Admit())
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +238,29 @@ class ExpireOffer:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpireQueueWait:
+    """Ends a READY step that no agent took in time by the database's clock."""
+
+    run_id: str
+    node_id: str
+
+    @property
+    def needs(self) -> Needs:
+        """The step in question."""
+        return Needs(steps=((self.run_id, self.node_id),))
+
+    def decide(self, ledger: Ledger) -> bool:
+        """Returns False if it was taken, held or given more time meanwhile."""
+        step = ledger.step(self.run_id, self.node_id)
+        if step is None or step.state is not StepState.READY or step.held:
+            return False
+        if not 0 < step.queue_deadline <= ledger.tx.now:
+            return False
+        ledger.decide(self.run_id, commands.ExpireQueueWait(self.node_id))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Takes an attempt from a holder that is gone, if it still holds that very epoch.
 
@@ -197,6 +285,13 @@ class Withdraw:
             return False
         ledger.decide(self.run_id, commands.LoseAttempt(self.node_id, self.cause))
         return True
+
+
+def _run_of(ledger: Ledger, run_id: str, owner_id: str | None) -> Run:
+    run = ledger.run(run_id)
+    if run is None or owner_id not in (None, run.owner_id):
+        raise NotFound(f"there is no run {run_id}")
+    return run
 
 
 def _open_attempt(ledger: Ledger, run_id: str, node_id: str) -> Attempt | None:

@@ -4,11 +4,12 @@ Each command sees only the rows that it may load, then what ended is propagated 
 written, against rules that hold at every commit whatever the workflow is.
 """
 
+import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from towline_controlplane.engine import commands
+from towline_controlplane.engine import commands, transitions
 from towline_controlplane.engine.advance import advance
 from towline_controlplane.engine.commands import Command, Outcome, Propagate
 from towline_controlplane.engine.creation import RunRequest, create_run
@@ -35,6 +36,11 @@ LEFT = Failure(FailureClass.TRANSIENT, "AGENT_LOST", "the agent was restarted")
 SLOW = Failure(FailureClass.TRANSIENT, "TIMEOUT", "the attempt took too long")
 
 
+STEP_COMMANDS = (
+    commands.ConfirmStart | commands.EndAttempt | commands.ExpireOffer | commands.LoseAttempt | commands.ExpireQueueWait
+)
+
+
 class Driver:
     """A run: its rows, and what can happen to it. `steps` are by node id, `attempts` by node id and number."""
 
@@ -46,7 +52,11 @@ class Driver:
         self.events: list[Event] = []
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.waves = 0
-        request = RunRequest("run-1", "workflow-1", "version-1", "owner-1", json.dumps(run_input), run_input, 0, {})
+        request = RunRequest(
+            *("run-1", "workflow-1", "version-1", "owner-1", json.dumps(run_input), run_input, 0),
+            labels={},
+            concurrency_group="group-1" if self.dag.policies.concurrency else None,
+        )
         view, decision = create_run(self.dag, request, self.now)
         self.run = view.run
         self.steps = dict(view.steps)
@@ -85,10 +95,7 @@ class Driver:
             self._load(views, command)
         ended: list[str] = []
         for command in batch:
-            decision = advance(views, command, self.now, self.jitter)
-            views.apply(decision)
-            self._write(decision)
-            ended.extend(decision.ended)
+            ended.extend(self._decide(views, command).ended)
         self._propagate(views, tuple(ended))
         self.check()
 
@@ -112,11 +119,13 @@ class Driver:
         self.do(commands.LoseAttempt(node, "no sign of the agent for 30 s"))
 
     def _load(self, view: View, command: Command) -> None:
-        if isinstance(command, commands.Pause | commands.Resume | commands.Cancel):
-            loaded = [step for step in self.steps.values() if step.state not in STEP_TERMINAL]
-        else:
-            assert not isinstance(command, Propagate)
+        if isinstance(command, STEP_COMMANDS):
             loaded = [self.steps[command.node_id]]
+        elif isinstance(command, commands.Retry):
+            loaded = list(self.steps.values())
+            self._see_outputs(view, self.dag.referenced, loaded)
+        else:
+            loaded = [step for step in self.steps.values() if step.state not in STEP_TERMINAL]
         view.steps.update((step.node_id, step) for step in loaded)
         view.attempts.update((step.node_id, self.newest(step.node_id)) for step in loaded if step.attempt)
 
@@ -126,21 +135,32 @@ class Driver:
             referred = references(self.dag, ended)
             for node in successors(self.dag, ended) | referred:
                 view.steps.setdefault(node, self.steps[node])
-            for node in referred:
-                if view.steps[node].state is StepState.SUCCEEDED:
-                    view.outputs[node] = json.loads(view.steps[node].output or "null")
-            decision = advance(view, Propagate(ended), self.now, self.jitter)
-            view.apply(decision)
-            self._write(decision)
-            ended = decision.ended
+            self._see_outputs(view, referred, self.steps.values())
+            ended = self._decide(view, Propagate(ended)).ended
+        if view.run.open_steps == 0 and view.run.state not in RUN_TERMINAL:
+            wanted = self.dag.policies.references
+            view.steps.update((node, self.steps[node]) for node in wanted)
+            self._see_outputs(view, wanted, self.steps.values())
+            self._decide(view, commands.EndRun())
+
+    def _decide(self, view: View, command: Command) -> Decision:
+        decision = advance(view, command, self.now, self.jitter)
+        view.apply(decision)
+        self._write(decision)
+        return decision
+
+    def _see_outputs(self, view: View, wanted: Collection[str], steps: Iterable[Step]) -> None:
+        ended = [step for step in steps if step.node_id in wanted and step.state is StepState.SUCCEEDED]
+        view.outputs.update((step.node_id, json.loads(step.output or "null")) for step in ended)
 
     def _write(self, decision: Decision) -> None:
-        _check_change(RUN, self.run.state, decision.run.state)
+        retried = decision.run.retries > self.run.retries
+        _check_change(_with(RUN, transitions.RUN_RETRY if retried else {}), self.run.state, decision.run.state)
         self.run = decision.run
         for step in decision.steps:
             old = self.steps[step.node_id]
-            assert old.state not in STEP_TERMINAL, "I6: a step that has ended was changed"
-            _check_change(STEP, old.state, step.state)
+            assert retried or old.state not in STEP_TERMINAL, "I6: a step that has ended was changed"
+            _check_change(_with(STEP, transitions.STEP_RETRY if retried else {}), old.state, step.state)
             assert step.epoch >= old.epoch
             self.steps[step.node_id] = step
         for attempt in decision.attempts:
@@ -165,27 +185,39 @@ class Driver:
         kinds = self.kinds()
         assert kinds[0] is EventType.RUN_CREATED
         ends = {EventType(f"RUN_{state}") for state in RUN_TERMINAL}
-        assert all(kind not in ends for kind in kinds[:-1])
+        followed = itertools.pairwise(kinds)
+        assert all(after is EventType.RUN_RETRIED for kind, after in followed if kind in ends)
         assert (kinds[-1] in ends) == (self.run.state in RUN_TERMINAL)
-        ended = [(event.node_id, event.type.value) for event in self.events if _ends_step(event)]
+        ended = self._ends_since_reset()
         closed = [step for step in self.steps.values() if step.state in STEP_TERMINAL]
         assert sorted(ended) == sorted((step.node_id, f"STEP_{step.state}") for step in closed), "I16"
+
+    def _ends_since_reset(self) -> list[tuple[str, str]]:
+        ends: dict[str, list[str]] = {}
+        for event in self.events:
+            if event.type is EventType.STEP_RESET:
+                assert len(ends.pop(event.node_id)) == 1
+            elif _ends_step(event):
+                ends.setdefault(event.node_id, []).append(event.type.value)
+        return [(node, kind) for node, kinds in ends.items() for kind in kinds]
 
     def _check_step(self, node: str, step: Step) -> None:
         sources = self.dag.incoming[step.position]
         ended = [s for s in sources if self.steps[self.dag.nodes[s].id].state in STEP_TERMINAL]
         if step.state is StepState.WAITING:
             assert step.open_edges == len(sources) - len(ended)
-        if step.attempt or step.state in (StepState.READY, StepState.LEASED):
+        if step.attempt > step.attempt_base or step.state in (StepState.READY, StepState.LEASED):
             assert len(ended) == len(sources), "I5"
         assert (step.end_time is not None) == (step.state in STEP_TERMINAL)
-        assert not step.held or step.state is StepState.READY
+        gated = self.run.state is RunState.PAUSED or not self.run.admitted
+        assert step.held == (step.state is StepState.READY and gated), "I11"
         own = [attempt for (owner, _), attempt in self.attempts.items() if owner == node]
         assert [attempt.number for attempt in own] == list(range(1, len(own) + 1)), "I4"
         policy = self.dag.nodes[step.position].retry
-        assert len(own) <= policy.max_attempts + policy.max_lost, "I4"
+        assert len(own) - step.attempt_base <= policy.max_attempts + policy.max_lost, "I4"
         assert [attempt.epoch for attempt in own] == sorted({attempt.epoch for attempt in own}), "I3"
-        winners = [attempt for attempt in own if attempt.state is AttemptState.SUCCEEDED]
+        current = own[step.attempt_base :]
+        winners = [attempt for attempt in current if attempt.state is AttemptState.SUCCEEDED]
         assert len(winners) == (step.state is StepState.SUCCEEDED), "I7"
         self._check_attempts(step, own)
 
@@ -209,6 +241,10 @@ def end(node: str, outcome: Outcome, failure: Failure | None = None, output: obj
 
 def _ends_step(event: Event) -> bool:
     return event.type.value in {f"STEP_{state}" for state in STEP_TERMINAL}
+
+
+def _with(table: Mapping[Any, frozenset[Any]], more: Mapping[Any, frozenset[Any]]) -> dict[Any, frozenset[Any]]:
+    return {state: after | more.get(state, frozenset()) for state, after in table.items()}
 
 
 State = RunState | StepState | AttemptState

@@ -18,7 +18,7 @@ LEGAL: dict[type[StrEnum], str] = {
     """,
     StepState: """
         WAITING → READY FAILED SKIPPED CANCELLED
-        READY → LEASED CANCELLED
+        READY → LEASED CANCELLED TIMED_OUT
         LEASED → READY PARKED SUCCEEDED FAILED CANCELLED TIMED_OUT
         PARKED → READY SUCCEEDED FAILED CANCELLED
     """,
@@ -69,6 +69,13 @@ def test_every_state_is_reached_from_the_first_and_leads_to_an_end(states: type[
     table = TABLES[states]
     assert _reached(table, states(start)) == set(states)
     assert all(any(not table[end] for end in _reached(table, state)) for state in states)
+
+
+def test_only_a_retry_leaves_an_end_and_never_a_success_of_a_run() -> None:
+    assert set(transitions.RUN_RETRY) == transitions.RUN_TERMINAL - {RunState.SUCCEEDED}
+    assert set(transitions.STEP_RETRY) == transitions.STEP_TERMINAL
+    assert {*transitions.RUN_RETRY.values()} == {frozenset({RunState.PENDING})}
+    assert {*transitions.STEP_RETRY.values()} == {frozenset({StepState.WAITING})}
 
 
 def _reached(table: Mapping[StrEnum, frozenset[StrEnum]], start: StrEnum) -> set[StrEnum]:

@@ -11,18 +11,16 @@ from typing import Any
 
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.draft import Draft
+from towline_controlplane.engine.edges import decide_edge, open_or_skip
 from towline_controlplane.engine.expressions import ExpressionError
-from towline_controlplane.engine.graph import Edge, Node
+from towline_controlplane.engine.rerun import nodes_to_rerun
 from towline_controlplane.engine.retry import backoff_ms, may_rerun, may_retry
-from towline_controlplane.engine.transitions import STEP_TERMINAL
 from towline_controlplane.engine.view import Decision, View
 from towline_controlplane.model import (
     AttemptState,
-    ConditionType,
     EventType,
     Failure,
     FailureClass,
-    Join,
     RunState,
     SideEffects,
     Step,
@@ -31,6 +29,7 @@ from towline_controlplane.model import (
 )
 
 _LEFT = Failure(FailureClass.TRANSIENT, "AGENT_LOST", "the agent that ran the attempt went away")
+_OVERDUE = Failure(FailureClass.TRANSIENT, "TIMEOUT", "the run took longer than its workflow allows")
 _UNCONFIRMED = Failure(
     FailureClass.TRANSIENT,
     "AGENT_LOST",
@@ -41,8 +40,9 @@ _UNCONFIRMED = Failure(
 def advance(view: View, command: commands.Command, now: int, jitter: float) -> Decision:
     """Returns what `command` does to the run at `now` (µs); `jitter` in [0, 1) spreads the retries.
 
-    The command's step and its newest attempt are in the view; for Propagate the successors, for Pause, Resume and
-    Cancel every open step with its newest attempt. The caller has checked leases and that the run has not ended.
+    The command's step and its newest attempt are in the view; for Propagate the successors, for what steers the whole
+    run every open step with its newest attempt. The caller has checked leases and that the run has not ended, for Retry
+    that it has, without success.
     """
     draft = Draft(view, now)
     _DECIDERS[type(command)](draft, command, jitter)
@@ -126,12 +126,24 @@ def _lost_too_often(failure: Failure, losses: int) -> Failure:
     return replace(failure, message=message)
 
 
+def _expire_queue_wait(draft: Draft, command: commands.ExpireQueueWait, _jitter: float) -> None:
+    limit_ms = draft.node(command.node_id).queue_timeout_ms
+    failure = Failure(FailureClass.TRANSIENT, "QUEUE_TIMEOUT", f"no agent took the step within {limit_ms / 1000:g} s")
+    _end_untaken(draft, draft.step(command.node_id), StepState.TIMED_OUT, failure)
+
+
+def _admit(draft: Draft, _command: commands.Admit, _jitter: float) -> None:
+    draft.run = replace(draft.run, admitted=True)
+    draft.record(EventType.RUN_ADMITTED)
+    draft.gate_ready_steps()
+
+
 def _pause(draft: Draft, _command: commands.Pause, _jitter: float) -> None:
     if draft.run.state is RunState.PAUSED or draft.run.cancel_requested:
         return
     draft.move_run(RunState.PAUSED)
     draft.record(EventType.RUN_PAUSED)
-    draft.hold_ready_steps(held=True)
+    draft.gate_ready_steps()
 
 
 def _resume(draft: Draft, _command: commands.Resume, _jitter: float) -> None:
@@ -139,108 +151,84 @@ def _resume(draft: Draft, _command: commands.Resume, _jitter: float) -> None:
         return
     draft.move_run(RunState.RUNNING)
     draft.record(EventType.RUN_RESUMED)
-    draft.hold_ready_steps(held=False)
+    draft.gate_ready_steps()
 
 
 def _cancel(draft: Draft, _command: commands.Cancel, _jitter: float) -> None:
     if draft.run.cancel_requested:
         return
-    draft.run = replace(draft.run, cancel_requested=True)
     draft.record(EventType.RUN_CANCEL_REQUESTED)
+    _stop(draft)
+
+
+def _reach_deadline(draft: Draft, _command: commands.ReachDeadline, _jitter: float) -> None:
+    if draft.run.cancel_requested:
+        return
+    draft.run = replace(draft.run, deadline_reached=True, error=_OVERDUE)
+    draft.record(EventType.RUN_DEADLINE_REACHED)
+    _stop(draft)
+
+
+def _stop(draft: Draft) -> None:
+    """Ends every step that no agent holds; the others end when their holders answer or are given up."""
+    draft.run = replace(draft.run, cancel_requested=True)
     for step in draft.open_steps():
-        if step.state is StepState.LEASED:
-            continue
-        if step.state is StepState.READY and step.attempt == step.next_attempt:  # the last offer has lapsed
-            draft.end_attempt(step.node_id, AttemptState.CANCELLED)
-        draft.end_step(step.node_id, StepState.CANCELLED)
+        if step.state is not StepState.LEASED:
+            _end_untaken(draft, step, StepState.CANCELLED)
+
+
+def _end_untaken(draft: Draft, step: Step, state: StepState, failure: Failure | None = None) -> None:
+    if step.state is StepState.READY and step.attempt == step.next_attempt:  # the last offer has lapsed
+        draft.end_attempt(step.node_id, AttemptState.CANCELLED)
+    draft.end_step(step.node_id, state, failure)
+
+
+def _end_run(draft: Draft, _command: commands.EndRun, _jitter: float) -> None:
+    mapping = draft.dag.policies.output
+    if mapping is None or not draft.has_succeeded:
+        draft.end_run()
+        return
+    try:
+        output = mapping.render(draft.scope(mapping.references))
+    except ExpressionError as error:
+        draft.fail_run(Failure(FailureClass.PERMANENT, "OUTPUT", f"the run's output cannot be rendered: {error}"))
+    else:
+        draft.end_run(json.dumps(output, ensure_ascii=False, separators=(",", ":")))
+
+
+def _retry(draft: Draft, _command: commands.Retry, _jitter: float) -> None:
+    again = nodes_to_rerun(draft.dag, draft.view.steps)
+    draft.reopen_run(len(again))
+    for index in again:
+        draft.reset_step(draft.dag.nodes[index].id)
+    for index in again:
+        if draft.dag.in_degree[index] == 0:
+            open_or_skip(draft, draft.dag.nodes[index].id)
+    for edge in draft.dag.edges:
+        if edge.target in again and edge.source not in again:
+            decide_edge(draft, edge, draft.step(draft.dag.nodes[edge.source].id))
 
 
 def _propagate(draft: Draft, command: commands.Propagate, _jitter: float) -> None:
     for node_id in command.ended:
         for edge in draft.dag.outgoing[draft.dag.by_id[node_id]]:
-            _decide_edge(draft, edge, draft.step(node_id))
-
-
-def open_or_skip(draft: Draft, node_id: str) -> None:
-    """Makes a step whose edges are all decided READY; SKIPPED if its join says so, FAILED if a condition went wrong."""
-    step = draft.step(node_id)
-    if step.error is not None:
-        draft.end_step(node_id, StepState.FAILED, step.error)
-        return
-    incoming = draft.dag.in_degree[step.position]
-    if incoming and not _JOINS[draft.node(node_id).join](step.satisfied_edges, incoming):
-        draft.end_step(node_id, StepState.SKIPPED)
-        return
-    try:
-        config = render_config(draft.node(node_id), draft)
-    except ExpressionError as error:
-        failure = Failure(FailureClass.PERMANENT, "EXPRESSION", f"its config cannot be rendered: {error}")
-        draft.end_step(node_id, StepState.FAILED, failure)
-        return
-    draft.ready_step(node_id, config)
-
-
-def render_config(node: Node, draft: Draft) -> str | None:
-    """Returns the rendered config as JSON text, or None when it has no template; raises ExpressionError."""
-    if node.config.is_constant:
-        return None
-    rendered = node.config.render(draft.scope(node.config.references))
-    return json.dumps(rendered, ensure_ascii=False, separators=(",", ":"))
-
-
-def _decide_edge(draft: Draft, edge: Edge, source: Step) -> None:
-    target = draft.dag.nodes[edge.target].id
-    step = draft.step(target)
-    if step.state is not StepState.WAITING:
-        return
-    failure = step.error
-    try:
-        satisfied = _is_satisfied(draft, edge, source)
-    except ExpressionError as error:
-        # The step fails when its other edges are decided too: what follows it may read how their sources ended.
-        satisfied = False
-        message = f"the condition of the edge from {source.node_id!r} cannot be evaluated: {error}"
-        failure = failure or Failure(FailureClass.PERMANENT, "EXPRESSION", message)
-    step = draft.change(
-        target,
-        open_edges=step.open_edges - 1,
-        satisfied_edges=step.satisfied_edges + satisfied,
-        error=failure,
-    )
-    if step.open_edges == 0:
-        open_or_skip(draft, target)
-
-
-def _is_satisfied(draft: Draft, edge: Edge, source: Step) -> bool:
-    if source.state not in _SATISFYING[edge.condition]:
-        return False
-    if edge.expression is None:
-        return True
-    return edge.expression.evaluate_condition(draft.scope(edge.expression.references))
+            decide_edge(draft, edge, draft.step(node_id))
 
 
 _CANCELLED_BY_AGENT = Failure(FailureClass.PERMANENT, "CANCELLED", "the agent stopped the attempt unasked")
-
-_SATISFYING: Mapping[ConditionType, frozenset[StepState]] = {
-    ConditionType.ALWAYS: STEP_TERMINAL,
-    ConditionType.ON_SUCCESS: frozenset({StepState.SUCCEEDED}),
-    ConditionType.ON_FAILURE: frozenset({StepState.FAILED, StepState.TIMED_OUT}),
-    ConditionType.EXPRESSION: STEP_TERMINAL - {StepState.SKIPPED},
-}
-
-_JOINS: Mapping[Join, Callable[[int, int], bool]] = {
-    Join.ALL: lambda satisfied, incoming: satisfied == incoming,
-    Join.ANY: lambda satisfied, incoming: satisfied > 0,
-    Join.ALL_DONE: lambda satisfied, incoming: True,
-}
 
 _DECIDERS: Mapping[type, Callable[[Draft, Any, float], None]] = {
     commands.ConfirmStart: _confirm_start,
     commands.EndAttempt: _end_attempt,
     commands.ExpireOffer: _expire_offer,
     commands.LoseAttempt: _lose_attempt,
+    commands.ExpireQueueWait: _expire_queue_wait,
+    commands.Admit: _admit,
     commands.Pause: _pause,
     commands.Resume: _resume,
     commands.Cancel: _cancel,
+    commands.ReachDeadline: _reach_deadline,
+    commands.Retry: _retry,
+    commands.EndRun: _end_run,
     commands.Propagate: _propagate,
 }

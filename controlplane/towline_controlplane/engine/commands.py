@@ -58,6 +58,18 @@ class LoseAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpireQueueWait:
+    """No agent took a READY step in time."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """The run has got the slot that it waited for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Nothing more is handed out until Resume."""
 
@@ -73,10 +85,39 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class ReachDeadline:
+    """The run's time is over: it is stopped as by Cancel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A run that did not succeed starts over from the steps that did not; the view holds all its steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndRun:
+    """Every step has ended: the run ends with the output that its mapping gives. The view holds what that reads."""
+
+
+@dataclass(frozen=True, slots=True)
 class Propagate:
     """These nodes have ended: their outgoing edges are decided. The view holds the targets."""
 
     ended: tuple[str, ...]
 
 
-Command = ConfirmStart | EndAttempt | ExpireOffer | LoseAttempt | Pause | Resume | Cancel | Propagate
+Command = (
+    ConfirmStart
+    | EndAttempt
+    | ExpireOffer
+    | LoseAttempt
+    | ExpireQueueWait
+    | Admit
+    | Pause
+    | Resume
+    | Cancel
+    | ReachDeadline
+    | Retry
+    | EndRun
+    | Propagate
+)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from towline_controlplane.engine.advance import open_or_skip
 from towline_controlplane.engine.draft import Draft
+from towline_controlplane.engine.edges import open_or_skip
 from towline_controlplane.engine.graph import Dag
 from towline_controlplane.engine.view import Decision, View
 from towline_controlplane.model import EventType, Run, RunState, Step, StepState
@@ -22,6 +22,8 @@ class RunRequest:
     parsed_input: object
     priority: int
     labels: Mapping[str, str]
+    concurrency_group: str | None = None
+    """The runs that share the limit of the workflow, if it has one."""
 
 
 def create_run(dag: Dag, request: RunRequest, now: int) -> tuple[View, Decision]:
@@ -40,10 +42,16 @@ def create_run(dag: Dag, request: RunRequest, now: int) -> tuple[View, Decision]
         failed_steps=0,
         event_count=0,
         create_time=now,
+        deadline=now + dag.policies.timeout_ms * 1000 if dag.policies.timeout_ms else None,
+        concurrency_group=request.concurrency_group,
+        concurrency_limit=dag.policies.concurrency.limit if dag.policies.concurrency else 0,
+        admitted=request.concurrency_group is None,
     )
     view = View(dag, run, request.parsed_input, steps=_new_steps(dag, run))
     draft = Draft(view, now)
     draft.record(EventType.RUN_CREATED)
+    if not run.admitted:
+        draft.record(EventType.RUN_QUEUED)
     for node in dag.nodes:
         if dag.in_degree[node.index] == 0:
             open_or_skip(draft, node.id)

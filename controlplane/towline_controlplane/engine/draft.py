@@ -55,9 +55,9 @@ class Draft:
         self._ended: list[str] = []
 
     def decision(self) -> Decision:
-        """Ends the run if nothing of it is open, and returns all that changed."""
-        if self.run.open_steps == 0 and self.run.state not in transitions.RUN_TERMINAL:
-            self._end_run()
+        """Ends the run if nothing of it is open and no output is to be worked out, and returns all that changed."""
+        if self.run.open_steps == 0 and self.dag.policies.output is None:
+            self.end_run()
         return Decision(
             run=self.run,
             steps=tuple(self._steps.values()),
@@ -115,8 +115,8 @@ class Draft:
             return
         began = max(attempt.create_time, self._now - max(elapsed_us, 0))
         self._move_attempt(attempt, AttemptState.RUNNING, start_time=began)
-        if self.run.start_time is None:
-            self.run = replace(self.run, start_time=began)
+        if self.run.start_time is None or self.run.state is RunState.PENDING:
+            self.run = replace(self.run, start_time=self.run.start_time or began)
             self.record(EventType.RUN_STARTED)
         if self.run.state is RunState.PENDING:
             self.move_run(RunState.RUNNING)
@@ -177,11 +177,79 @@ class Draft:
             )
         self.record(_STEP_ENDED[state], node_id, error=failure)
 
-    def hold_ready_steps(self, *, held: bool) -> None:
-        """Closes or opens the gate of every READY step in the view."""
+    def gate_ready_steps(self) -> None:
+        """Closes or opens the gate of every READY step in the view; their wait for an agent starts anew."""
         for step in self.open_steps():
-            if step.state is StepState.READY:
-                self.change(step.node_id, held=held)
+            if step.state is StepState.READY and step.held != self._is_gated:
+                deadline = self._queue_deadline(step.node_id, step.not_before)
+                self.change(step.node_id, held=self._is_gated, queue_deadline=deadline)
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Tells whether the run, with no step open, ends as SUCCEEDED."""
+        return not self.run.cancel_requested and self.run.failed_steps == 0
+
+    def end_run(self, output: str | None = None) -> None:
+        """Ends the run as its steps have it, unless it has ended."""
+        if self.run.state in transitions.RUN_TERMINAL:
+            return
+        if self.run.deadline_reached:
+            self._end_run_as(RunState.TIMED_OUT, self.run.error)
+        elif self.run.cancel_requested:
+            self._end_run_as(RunState.CANCELLED, None)
+        elif self.run.failed_steps:
+            self._end_run_as(RunState.FAILED, self.run.error)
+        else:
+            self.run = replace(self.run, output=output)
+            self._end_run_as(RunState.SUCCEEDED, None)
+
+    def fail_run(self, failure: Failure) -> None:
+        """Ends a run whose steps have all ended as FAILED."""
+        self._end_run_as(RunState.FAILED, failure)
+
+    def reopen_run(self, open_steps: int) -> None:
+        """Takes a run that did not succeed out of its end, with fresh limits; it waits for a slot if it needs one."""
+        timeout_ms = self.dag.policies.timeout_ms
+        self.run = replace(
+            self.run,
+            state=transitions.check(transitions.RUN_RETRY, self.run.state, RunState.PENDING),
+            open_steps=open_steps,
+            failed_steps=0,
+            cancel_requested=False,
+            deadline_reached=False,
+            deadline=self._now + timeout_ms * 1000 if timeout_ms else None,
+            admitted=self.run.concurrency_group is None,
+            retries=self.run.retries + 1,
+            end_time=None,
+            error=None,
+        )
+        self.record(EventType.RUN_RETRIED)
+        if not self.run.admitted:
+            self.record(EventType.RUN_QUEUED)
+
+    def reset_step(self, node_id: str) -> None:
+        """Makes a step that has ended WAITING as at first; the numbers of its attempts and its epoch go on."""
+        step = self.step(node_id)
+        self._steps[node_id] = replace(
+            step,
+            state=transitions.check(transitions.STEP_RETRY, step.state, StepState.WAITING),
+            open_edges=self.dag.in_degree[step.position],
+            satisfied_edges=0,
+            next_attempt=step.attempt + 1,
+            attempt_base=step.attempt,
+            failures=0,
+            losses=0,
+            not_before=0,
+            queue_deadline=0,
+            config=None,
+            output=None,
+            output_digest=None,
+            error=None,
+            agent_id=None,
+            start_time=None,
+            end_time=None,
+        )
+        self.record(EventType.STEP_RESET, node_id)
 
     def _fails_run(self, step: Step) -> bool:
         """A step that its agent cancelled unasked did not do its work, and no edge handles that."""
@@ -189,13 +257,23 @@ class Draft:
             return not self.run.cancel_requested
         return step.state in (StepState.FAILED, StepState.TIMED_OUT) and not self.dag.handles_failure[step.position]
 
-    def _make_ready(self, node_id: str, **fields: Any) -> None:
+    @property
+    def _is_gated(self) -> bool:
+        return self.run.state is RunState.PAUSED or not self.run.admitted
+
+    def _queue_deadline(self, node_id: str, not_before: int) -> int:
+        timeout_ms = self.node(node_id).queue_timeout_ms
+        return max(self._now, not_before) + timeout_ms * 1000 if timeout_ms else 0
+
+    def _make_ready(self, node_id: str, not_before: int = 0, **fields: Any) -> None:
         self.change(
             node_id,
             state=StepState.READY,
-            held=self.run.state is RunState.PAUSED,
-            fair_key=self._now,
-            **({"not_before": 0} | fields),
+            held=self._is_gated,
+            fair_key=0,
+            not_before=not_before,
+            queue_deadline=self._queue_deadline(node_id, not_before),
+            **fields,
         )
 
     def _attempt(self, node_id: str) -> Attempt:
@@ -205,13 +283,8 @@ class Draft:
         transitions.check(transitions.ATTEMPT, attempt.state, state)
         self._attempts[attempt.node_id] = replace(attempt, state=state, **fields)
 
-    def _end_run(self) -> None:
-        if self.run.cancel_requested:
-            state = RunState.CANCELLED
-        else:
-            state = RunState.FAILED if self.run.failed_steps else RunState.SUCCEEDED
+    def _end_run_as(self, state: RunState, error: Failure | None) -> None:
         self.move_run(state)
-        error = self.run.error if state is RunState.FAILED else None
         self.run = replace(self.run, end_time=self._now, error=error)
         self.record(_RUN_ENDED[state], error=error)
 

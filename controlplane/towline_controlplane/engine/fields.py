@@ -51,7 +51,7 @@ class Violations:
 
 
 class Fields:
-    """The fields of one object at `place`, such as `dag.nodes[3]`."""
+    """The fields of one object at `place`, such as `dag.nodes[3]`; the outermost one has no place."""
 
     def __init__(self, value: object, place: str, violations: Violations) -> None:
         self.place = place
@@ -64,7 +64,7 @@ class Fields:
 
     def refuse(self, name: str, message: str) -> None:
         """Notes that a field, or with an empty name the object itself, is wrong."""
-        self.violations.add(f"{self.place}.{name}" if name else self.place, message)
+        self.violations.add(self._place_of(name) if name else self.place, message)
 
     def has(self, name: str) -> bool:
         """Tells whether the field is set."""
@@ -80,14 +80,14 @@ class Fields:
 
     def object(self, name: str) -> "Fields":
         """Returns the fields of an object."""
-        return Fields(self._values.get(name), f"{self.place}.{name}", self.violations)
+        return Fields(self._values.get(name), self._place_of(name), self.violations)
 
     def objects(self, name: str) -> Sequence["Fields"]:
         """Returns the fields of each object in a list."""
         values = self._values.get(name)
         if isinstance(values, list):
             items = cast("list[object]", values)
-            return [Fields(item, f"{self.place}.{name}[{i}]", self.violations) for i, item in enumerate(items)]
+            return [Fields(item, f"{self._place_of(name)}[{i}]", self.violations) for i, item in enumerate(items)]
         if values is not None:
             self.refuse(name, "must be a list")
         return ()
@@ -104,6 +104,20 @@ class Fields:
         else:
             return value
         return ""
+
+    def texts(self, name: str, pattern: re.Pattern[str], most: int) -> tuple[str, ...]:
+        """Returns a list of at most `most` strings that match the pattern."""
+        values = self._values.get(name)
+        if values is None:
+            return ()
+        items = cast("list[object]", values) if isinstance(values, list) else [None]
+        if len(items) > most:
+            self.refuse(name, f"has {len(items)} entries; the limit is {most}")
+        elif not all(isinstance(item, str) and pattern.fullmatch(item) for item in items):
+            self.refuse(name, f"must be a list of strings of the form {pattern.pattern}")
+        else:
+            return tuple(map(str, items))
+        return ()
 
     def integer(self, name: str, low: int, high: int, default: int) -> int:
         """Returns an integer between `low` and `high`; zero stands for an unset one when it lies below."""
@@ -143,3 +157,6 @@ class Fields:
             return choices(value)
         self.refuse(name, f"is {value!r}; it must be one of {', '.join(choices)}")
         return default
+
+    def _place_of(self, name: str) -> str:
+        return f"{self.place}.{name}" if self.place else name

@@ -10,6 +10,7 @@ from towline_controlplane.engine import cycles, limits
 from towline_controlplane.engine.expressions import ExpressionError, Program, compile_expression
 from towline_controlplane.engine.fields import Fields, Violations
 from towline_controlplane.engine.nodes import Node, read_node
+from towline_controlplane.engine.policies import Policies, read_policies
 from towline_controlplane.errors import InvalidDag
 from towline_controlplane.model import ConditionType, PluginRef
 
@@ -41,6 +42,9 @@ class Dag:
     by_id: Mapping[str, int]
     handles_failure: tuple[bool, ...]
     """Whether a node has an outgoing ON_FAILURE edge."""
+    policies: Policies
+    referenced: frozenset[str]
+    """The nodes that some condition or config names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,10 @@ class _Use:
 
 
 def compile_dag(document: Mapping[str, object], plugins: Mapping[str, PluginRef] | None = None) -> Dag:
-    """Returns the DAG of a document (the JSON shape of `towline.v1.Dag`); raises InvalidDag with all that is wrong.
+    """Returns the DAG of a document; raises InvalidDag with all that is wrong.
+
+    A document is the JSON shape of `towline.v1.Dag`, beside it the policies of its runs: `output`, `timeoutMs`,
+    `concurrency` as in `towline.v1.Workflow`.
 
     `plugins` are the resolved plugins by node id; a node that says nothing of its side effects takes its plugin's.
     """
@@ -63,7 +70,8 @@ def compile_dag(document: Mapping[str, object], plugins: Mapping[str, PluginRef]
     nodes = _nodes(dag, plugins or {})
     by_id = _by_id(nodes, violations)
     edges = _edges(dag, nodes, by_id)
-    compiled = _assemble(nodes, edges, by_id)
+    policies = read_policies(Fields(document, "", violations), by_id)
+    compiled = _assemble(nodes, edges, by_id, policies)
     _check_order(compiled, violations)
     if violations:
         raise InvalidDag(violations.listed())
@@ -144,7 +152,7 @@ def _condition(fields: Fields) -> tuple[ConditionType, Program | None]:
         return kind, None
 
 
-def _assemble(nodes: Sequence[Node], edges: Sequence[Edge], by_id: Mapping[str, int]) -> Dag:
+def _assemble(nodes: Sequence[Node], edges: Sequence[Edge], by_id: Mapping[str, int], policies: Policies) -> Dag:
     outgoing: list[list[Edge]] = [[] for _ in nodes]
     incoming: list[list[int]] = [[] for _ in nodes]
     for edge in edges:
@@ -159,7 +167,15 @@ def _assemble(nodes: Sequence[Node], edges: Sequence[Edge], by_id: Mapping[str, 
         in_degree=tuple(map(len, incoming)),
         by_id=by_id,
         handles_failure=tuple(node.index in handled for node in nodes),
+        policies=policies,
+        referenced=_referenced(nodes, edges),
     )
+
+
+def _referenced(nodes: Sequence[Node], edges: Sequence[Edge]) -> frozenset[str]:
+    by_config = (name for node in nodes for name in node.config.references)
+    by_condition = (name for edge in edges if edge.expression for name in edge.expression.references)
+    return frozenset({*by_config, *by_condition})
 
 
 def _check_order(dag: Dag, violations: Violations) -> None:

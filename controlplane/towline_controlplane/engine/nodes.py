@@ -33,9 +33,12 @@ class Node:
     labels: Mapping[str, str]
     display_name: str
     queue_id: str
+    queue_timeout_ms: int = 0
+    """How long it may wait for an agent; 0 without limit."""
 
 
 _ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
+_FAILURE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _NO_CONFIG = compile_template({})
 _DEFAULT_RETRY = RetryPolicy()
 
@@ -60,6 +63,7 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         labels=labels,
         display_name=fields.text("displayName", limits.MAX_DISPLAY_NAME_CHARACTERS),
         queue_id=_queue_id(tuple(sorted(labels.items()))),
+        queue_timeout_ms=fields.integer("queueTimeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
     )
 
 
@@ -111,6 +115,8 @@ def _retry(fields: Fields) -> RetryPolicy:
         multiplier=fields.number("backoffMultiplier", 1, limits.MAX_BACKOFF_MULTIPLIER, unset.multiplier),
         max_backoff_ms=fields.integer("maxBackoffMs", 1, limits.MAX_BACKOFF_MS, unset.max_backoff_ms),
         max_lost=fields.integer("maxLost", 0, limits.MAX_LOST, unset.max_lost),
+        strategy=fields.choice("strategy", unset.strategy),
+        retry_on=frozenset(fields.texts("retryOn", _FAILURE_NAME, limits.MAX_RETRY_ON)) or unset.retry_on,
     )
 
 

@@ -1,7 +1,7 @@
 """Every legal transition of run, step and attempt, as literal tables, and the one place that refuses the others.
 
 The tables are the truth: the diagrams in `docs/states.md` are generated from them, and the guards in the store's SQL
-are tested against them. A state without successors is terminal.
+are tested against them. A state without successors is terminal; only a retry of the run leaves one.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ RUN: Mapping[R, frozenset[R]] = {
 
 STEP: Mapping[S, frozenset[S]] = {
     S.WAITING: frozenset({S.READY, S.FAILED, S.SKIPPED, S.CANCELLED}),
-    S.READY: frozenset({S.LEASED, S.CANCELLED}),
+    S.READY: frozenset({S.LEASED, S.CANCELLED, S.TIMED_OUT}),
     S.LEASED: frozenset({S.READY, S.PARKED, S.SUCCEEDED, S.FAILED, S.CANCELLED, S.TIMED_OUT}),
     S.PARKED: frozenset({S.READY, S.SUCCEEDED, S.FAILED, S.CANCELLED}),
     S.SUCCEEDED: frozenset(),
@@ -44,6 +44,13 @@ ATTEMPT: Mapping[A, frozenset[A]] = {
     A.LOST: frozenset(),
 }
 
+RUN_RETRY: Mapping[R, frozenset[R]] = {state: frozenset({R.PENDING}) for state in (R.FAILED, R.CANCELLED, R.TIMED_OUT)}
+STEP_RETRY: Mapping[S, frozenset[S]] = {
+    state: frozenset({S.WAITING}) for state in (S.SUCCEEDED, S.FAILED, S.SKIPPED, S.CANCELLED, S.TIMED_OUT)
+}
+"""A retry of the run is the only way out of a terminal state: for the run, for its steps that did not succeed, and for
+every step behind those."""
+
 RUN_TERMINAL = frozenset(state for state, next_states in RUN.items() if not next_states)
 STEP_TERMINAL = frozenset(state for state, next_states in STEP.items() if not next_states)
 ATTEMPT_TERMINAL = frozenset(state for state, next_states in ATTEMPT.items() if not next_states)
@@ -58,6 +65,6 @@ State = TypeVar("State", bound=StrEnum)
 
 def check(table: Mapping[State, frozenset[State]], old: State, new: State) -> State:
     """Returns `new` if the table has the transition; raises IllegalTransition otherwise."""
-    if new not in table[old]:
+    if new not in table.get(old, ()):
         raise IllegalTransition(f"{type(old).__name__}: {old} → {new}")
     return new

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from towline_controlplane.engine.graph import Dag
-from towline_controlplane.model import Attempt, Event, Run, Step
+from towline_controlplane.model import Attempt, Event, Run, Step, StepState
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,9 @@ class View:
     def apply(self, decision: Decision) -> None:
         """Makes the decision's rows the current ones."""
         self.run = decision.run
+        for step in decision.steps:
+            if step.state is StepState.WAITING:  # what it gave before a retry of the run is no more
+                self.outputs.pop(step.node_id, None)
         self.steps.update((step.node_id, step) for step in decision.steps)
         self.attempts.update((attempt.node_id, attempt) for attempt in decision.attempts)
 

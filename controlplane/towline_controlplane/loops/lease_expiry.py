@@ -43,7 +43,7 @@ class LeaseExpiry:
             for agent_id in silent
             for lease in await self.database.read(lambda tx, agent_id=agent_id: leases.open_leases(tx, agent_id))
         ]
-        return await self.orchestrator.withdraw(
+        return await self.orchestrator.settle(
             [withdraw(a, f"silent for more than {self.lease_seconds:g} s") for a in held]
             + [withdraw(a, "the agent restarted") for a in orphans]
         )
@@ -51,7 +51,7 @@ class LeaseExpiry:
     async def withdraw_earlier_sessions(self, agent_id: str, session_id: str) -> int:
         """Withdraws what earlier sessions of an agent held, as soon as a new one has opened."""
         orphans = await self.database.read(lambda tx: leases.leases_of_other_sessions(tx, agent_id, session_id))
-        return await self.orchestrator.withdraw([withdraw(a, "the agent restarted") for a in orphans])
+        return await self.orchestrator.settle([withdraw(a, "the agent restarted") for a in orphans])
 
     def _is_silent(self, clock: LeaseClock, now: int) -> bool:
         seen = self._seen.get(clock.agent_id)

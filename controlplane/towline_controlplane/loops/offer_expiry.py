@@ -36,4 +36,4 @@ class OfferExpiry:
         if self.monotonic() - self._began < self.patience_seconds:
             return 0
         expired = await self.database.read(lambda tx: leases.expired_offers(tx, _BATCH))
-        return await self.orchestrator.withdraw(ExpireOffer(run_id, node_id) for run_id, node_id in expired)
+        return await self.orchestrator.settle(ExpireOffer(run_id, node_id) for run_id, node_id in expired)

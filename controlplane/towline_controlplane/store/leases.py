@@ -5,7 +5,7 @@ went back keeps its attempt open, but not its lease.
 """
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,10 @@ _CANDIDATES = Statement(
     "SELECT -priority, fair_key, run_id, position, node_id FROM steps s"  # noqa: S608
     f" WHERE queue_id = ? AND {tables.CLAIMABLE} AND not_before <= ?"
     " ORDER BY priority DESC, fair_key, run_id, position LIMIT ? {claim}"
+)
+_FIRST_KEY = Statement(
+    "SELECT fair_key FROM steps"  # noqa: S608
+    f" WHERE queue_id = ? AND priority = ? AND {tables.CLAIMABLE} AND not_before <= ? ORDER BY fair_key LIMIT 1"
 )
 
 
@@ -61,6 +65,20 @@ def in_turn(queues: Sequence[Sequence[tuple[Any, ...]]], chance: float) -> list[
             placed.append((row[0], taken[row[0]], (number - first) % len(queues), row))
             taken[row[0]] += 1
     return [row for *_, row in sorted(placed)]
+
+
+def first_fair_keys(tx: Transaction, lanes: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """Returns the fair key of the step that goes next in each of the lanes (queue id, priority) that has one."""
+    found = ((lane, tx.fetch(_FIRST_KEY, *lane, tx.now)) for lane in lanes)
+    return {lane: rows[0][0] for lane, rows in found if rows}
+
+
+def overdue_queue_waits(tx: Transaction, limit: int) -> list[tuple[str, str]]:
+    """Returns the READY steps (run id, node id) that no agent took in time, the most overdue first."""
+    steps = tables.steps.c
+    query = select(steps.run_id, steps.node_id).where(text(tables.QUEUE_TIMED), steps.queue_deadline <= tx.now)
+    rows = tx.connection.execute(query.order_by(steps.queue_deadline).limit(limit))
+    return [(run_id, node_id) for run_id, node_id in rows]
 
 
 def expired_offers(tx: Transaction, limit: int) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, select, tuple_
+from sqlalchemy import Select, select, text, tuple_
 
 from towline_controlplane.model import Attempt, Event, Run, RunState, Step
 from towline_controlplane.store import tables
@@ -120,6 +120,18 @@ def load_open_steps(tx: Transaction, run_id: str) -> list[Step]:
     """Returns the steps of a run that have not ended, in the order of the DAG."""
     steps = tables.steps.c
     return STEP.all(tx.connection, _steps(run_id).where(steps.end_time.is_(None)).order_by(steps.position))
+
+
+def load_all_steps(tx: Transaction, run_id: str) -> list[Step]:
+    """Returns every step of a run, in the order of the DAG."""
+    return STEP.all(tx.connection, _steps(run_id).order_by(tables.steps.c.position))
+
+
+def overdue_runs(tx: Transaction, limit: int) -> list[str]:
+    """Returns open runs past their deadline that are not being stopped, the most overdue first."""
+    runs = tables.runs.c
+    query = select(runs.id).where(text(tables.RUN_TIMED), runs.deadline <= tx.now, runs.cancel_requested.is_(False))
+    return list(tx.connection.scalars(query.order_by(runs.deadline).limit(limit)))
 
 
 def save_changes(

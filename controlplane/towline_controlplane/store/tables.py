@@ -193,6 +193,7 @@ runs = Table(
     big("deadline", null=True),
     flag("deadline_reached", default=false()),
     text_column("concurrency_group", null=True),
+    count("concurrency_limit", default="0"),
     flag("admitted", default=true()),
     # Of a run that a step of another run started.
     text_column("parent_run_id", null=True),

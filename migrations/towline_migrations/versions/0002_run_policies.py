@@ -103,6 +103,7 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("deadline", sa.BigInteger, nullable=True),
             sa.Column("deadline_reached", sa.Boolean, nullable=False, server_default=sa.false()),
             sa.Column("concurrency_group", sa.Text, nullable=True),
+            sa.Column("concurrency_limit", sa.Integer, nullable=False, server_default="0"),
             sa.Column("admitted", sa.Boolean, nullable=False, server_default=sa.true()),
             sa.Column("parent_run_id", sa.Text, nullable=True),
             sa.Column("parent_node_id", sa.Text, nullable=True),
