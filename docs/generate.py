@@ -7,12 +7,16 @@ import itertools
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic_settings import BaseSettings
 
 from towline_controlplane.engine import transitions
 
+_RETRIES: Mapping[str, Mapping[Any, frozenset[Any]]] = {
+    "run": transitions.RUN_RETRY,
+    "step, if it failed or lies behind one that did": transitions.STEP_RETRY,
+}
 State = TypeVar("State", bound=StrEnum)
 DOCS = Path(__file__).resolve().parent
 PROCESSES = {
@@ -45,8 +49,15 @@ def states() -> str:
         "Attempt": diagram(transitions.ATTEMPT),
     }
     parts = ["# States\n\nGenerated from `engine/transitions.py` by `make docs`.\n"]
+    retries = "".join(f"- {kind}: {changes(table)}\n" for kind, table in _RETRIES.items())
     parts += [f"\n## {name}\n\n```mermaid\n{drawn}```\n" for name, drawn in diagrams.items()]
+    parts.append(f"\n## Retry of a run\n\nThe only way out of an end, for a run that did not succeed.\n\n{retries}")
     return "".join(parts)
+
+
+def changes(table: Mapping[State, frozenset[State]]) -> str:
+    """Returns transitions as a line of text."""
+    return ", ".join(f"`{old} → {new}`" for old, after in table.items() for new in sorted(after))
 
 
 def diagram(table: Mapping[State, frozenset[State]]) -> str:
