@@ -41,6 +41,7 @@ class Attempts:
     ) -> None:
         self.concluded: Callable[[], None] = lambda: None
         self._holdings = holdings
+        holdings.lapsed = self._lapsed
         self._slots = slots
         self._supervisor = supervisor
         self._workshop = workshop
@@ -52,7 +53,7 @@ class Attempts:
             {
                 Action.NONE: lambda key: None,
                 Action.REPORT: lambda key: None,
-                Action.ABORT: lambda key: self._work[key].cancel(),
+                Action.ABORT: self._abort,
                 Action.STOP: supervisor.stop,
                 Action.DROP: self._drop,
             }
@@ -62,11 +63,11 @@ class Attempts:
         """Gives the attempts to come a group to run in; when it is cancelled, what runs is killed."""
         self._tasks = tasks
 
-    def start(self, offer: Offer) -> None:
-        """Starts an offered attempt in the slot that was taken for it."""
-        attempt = self._holdings.add(offer)
+    def start(self, offer: Offer, asked_at: float) -> None:
+        """Starts an offered attempt in the slot that was taken for it; `asked_at` is when it was asked for."""
+        attempt = self._holdings.add(offer, asked_at)
         if attempt is None:
-            log.warning("offer_repeated", run=offer.lease.run_id, node=offer.lease.node_id)
+            log.warning("offer_left", run=offer.lease.run_id, node=offer.lease.node_id)
             self._slots.release()
             return
         output = self._log_spool.open(attempt.key, offer.lease, offer.limits.log_bytes)
@@ -86,9 +87,13 @@ class Attempts:
         self._apply(attempt, event)
 
     def fence(self) -> None:
-        """Kills all that runs at once; nothing of it is ever reported."""
+        """Kills all that runs at once; it is reported as lost, should the lease still count then."""
         for attempt in self._holdings:
             self._apply(attempt, Event.FENCE)
+
+    def _lapsed(self, attempt: Attempt) -> None:
+        log.error("offer_lapsed", reason="its start was not acknowledged in time", **attempt.names)
+        self._apply(attempt, Event.FENCE)
 
     def shut_down(self) -> None:
         """Asks all that runs to end; it is reported as lost with the agent."""
@@ -115,6 +120,11 @@ class Attempts:
 
     def _apply(self, attempt: Attempt, event: Event) -> None:
         self._actions[attempt.apply(event)](attempt.key)
+
+    def _abort(self, key: str) -> None:
+        work = self._work[key]
+        if not work.cancelling():  # a second time would end the wait for the processes' death
+            work.cancel()
 
     def _drop(self, key: str) -> None:
         self._outbox.drop(key)

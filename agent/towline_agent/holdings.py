@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from towline.v1.agent_service_pb2 import HeldAttempt, Lease, Offer
 from towline_agent.clock import Clock, Timer
+from towline_agent.confirmations import Confirmations
 from towline_agent.lifecycle import Action, Event, Phase, step
 
 CONFIRM_SECONDS = 0.1
@@ -74,6 +75,9 @@ class Holdings:
         self._attempts: dict[str, Attempt] = {}
         self._starts: dict[str, _Start] = {}
         self._timer: Timer | None = None
+        self._confirmations = Confirmations(clock, unconfirmed, self._lapse)
+        self.lapsed: Callable[[Attempt], object] = lambda attempt: None
+        """Called with an attempt whose offer is about to go back for want of a confirmation."""
 
     def __iter__(self) -> Iterator[Attempt]:
         return iter(tuple(self._attempts.values()))
@@ -85,10 +89,12 @@ class Holdings:
         """Returns the attempt of a key, or None if it is done or was never here."""
         return self._attempts.get(key)
 
-    def add(self, offer: Offer) -> Attempt | None:
-        """Takes an offer in; None if it is here already."""
+    def add(self, offer: Offer, asked_at: float) -> Attempt | None:
+        """Takes in an offer that a request of `asked_at` brought; None if it is here already, or has lapsed by now."""
         key = lease_key(offer.lease)
         if key in self._attempts:
+            return None
+        if not self._confirmations.expect(key, asked_at, offer.confirm_within.ToTimedelta().total_seconds()):
             return None
         attempt = Attempt(offer, key)
         with self._lock:
@@ -102,6 +108,7 @@ class Holdings:
         with self._lock:
             self._attempts.pop(key, None)
         self._starts.pop(key, None)
+        self._confirmations.acknowledge((key,))
 
     def take_starts(self) -> list[Lease]:
         """Returns the starts to send now; `put_back` those of a message that failed. Results confirm their own."""
@@ -117,9 +124,10 @@ class Holdings:
         self._expect_confirmation(CONFIRM_SECONDS)
 
     def confirmed(self, keys: Iterable[str]) -> None:
-        """The control plane has heard of these attempts."""
+        """The control plane has acknowledged these attempts."""
         for key in keys:
             self._starts.pop(key, None)
+            self._confirmations.acknowledge((key,))
 
     def snapshot(self) -> dict[str, HeldAttempt]:
         """What a Sync says is held, by key; for any thread."""
@@ -130,6 +138,11 @@ class Holdings:
             for attempt, phase in attempts
             if phase in _WIRE_PHASES
         }
+
+    def _lapse(self, key: str) -> None:
+        attempt = self._attempts.get(key)
+        if attempt is not None:
+            self.lapsed(attempt)
 
     def _is_reporting(self, key: str) -> bool:
         attempt = self._attempts.get(key)

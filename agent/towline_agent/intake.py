@@ -27,6 +27,7 @@ class Request:
     want: int
     free_memory_bytes: int
     started: list[Lease]
+    asked_at: float
 
 
 class Intake:
@@ -43,15 +44,15 @@ class Intake:
 
     def ask(self) -> Request:
         """Reserves all free slots and gathers what the message has to say."""
-        return Request(self.slots.reserve(), self._measure(), self._holdings.take_starts())
+        return Request(self.slots.reserve(), self._measure(), self._holdings.take_starts(), self._clock.monotonic())
 
-    def take(self, request: Request, offers: Sequence[Offer], start: Callable[[Offer], None]) -> None:
-        """Starts what was offered."""
+    def take(self, request: Request, offers: Sequence[Offer], start: Callable[[Offer, float], None]) -> None:
+        """Starts what was offered, saying when it was asked for."""
         accepted = self.slots.settle(request.want, len(offers))
         if accepted < len(offers):
             log.error("offers_ignored", wanted=request.want, offered=len(offers))
         for offer in offers[:accepted]:
-            start(offer)
+            start(offer, request.asked_at)
 
     def give_up(self, request: Request) -> None:
         """Ends a request without an answer."""

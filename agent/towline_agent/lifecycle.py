@@ -1,7 +1,8 @@
 """The life of an attempt on this agent, as one literal table. Pure: no I/O, no clock, no wire.
 
-`offered -> preparing -> running -> reporting -> done`; a cancel or a shutdown leads through `stopping`, which still
-ends in a report, and a lost lease through `discarding`, which never does. What the table does not list cannot happen.
+`offered -> preparing -> running -> reporting -> done`; a cancel, a shutdown or a fence leads through `stopping`, which
+still ends in a report, and a released lease through `discarding`, which never does. What the table does not list cannot
+happen.
 """
 
 from enum import StrEnum
@@ -39,7 +40,7 @@ class Event(StrEnum):
     RELEASE = "RELEASE"
     """The control plane says that the lease is no longer ours."""
     FENCE = "FENCE"
-    """The lease ran out unrenewed: somebody else may soon hold it."""
+    """The lease ran out unrenewed, or the offer unacknowledged: somebody else may soon hold it."""
     VERDICT = "VERDICT"
     """The control plane answered the report."""
 
@@ -73,23 +74,24 @@ TRANSITIONS = MappingProxyType(
         (Phase.OFFERED, Event.CANCEL): (Phase.STOPPING, Action.ABORT),
         (Phase.OFFERED, Event.SHUTDOWN): (Phase.STOPPING, Action.ABORT),
         (Phase.OFFERED, Event.RELEASE): (Phase.DISCARDING, Action.ABORT),
-        (Phase.OFFERED, Event.FENCE): (Phase.DISCARDING, Action.ABORT),
+        # Whether the lease still counts is the control plane's to say: what a fence ends is reported, as lost.
+        (Phase.OFFERED, Event.FENCE): (Phase.STOPPING, Action.ABORT),
         (Phase.PREPARING, Event.LAUNCH): (Phase.RUNNING, Action.NONE),
         (Phase.PREPARING, Event.END): (Phase.REPORTING, Action.REPORT),
         (Phase.PREPARING, Event.CANCEL): (Phase.STOPPING, Action.ABORT),
         (Phase.PREPARING, Event.SHUTDOWN): (Phase.STOPPING, Action.ABORT),
         (Phase.PREPARING, Event.RELEASE): (Phase.DISCARDING, Action.ABORT),
-        (Phase.PREPARING, Event.FENCE): (Phase.DISCARDING, Action.ABORT),
+        (Phase.PREPARING, Event.FENCE): (Phase.STOPPING, Action.ABORT),
         (Phase.RUNNING, Event.END): (Phase.REPORTING, Action.REPORT),
         (Phase.RUNNING, Event.CANCEL): (Phase.STOPPING, Action.STOP),
         (Phase.RUNNING, Event.SHUTDOWN): (Phase.STOPPING, Action.STOP),
         (Phase.RUNNING, Event.RELEASE): (Phase.DISCARDING, Action.STOP),
-        (Phase.RUNNING, Event.FENCE): (Phase.DISCARDING, Action.ABORT),
+        (Phase.RUNNING, Event.FENCE): (Phase.STOPPING, Action.ABORT),
         (Phase.STOPPING, Event.END): (Phase.REPORTING, Action.REPORT),
         (Phase.STOPPING, Event.CANCEL): (Phase.STOPPING, Action.NONE),
         (Phase.STOPPING, Event.SHUTDOWN): (Phase.STOPPING, Action.NONE),
         (Phase.STOPPING, Event.RELEASE): (Phase.DISCARDING, Action.NONE),
-        (Phase.STOPPING, Event.FENCE): (Phase.DISCARDING, Action.ABORT),
+        (Phase.STOPPING, Event.FENCE): (Phase.STOPPING, Action.ABORT),
         (Phase.DISCARDING, Event.END): (Phase.DONE, Action.NONE),
         (Phase.DISCARDING, Event.CANCEL): (Phase.DISCARDING, Action.NONE),
         (Phase.DISCARDING, Event.SHUTDOWN): (Phase.DISCARDING, Action.NONE),
@@ -99,7 +101,6 @@ TRANSITIONS = MappingProxyType(
         (Phase.REPORTING, Event.CANCEL): (Phase.REPORTING, Action.NONE),
         (Phase.REPORTING, Event.SHUTDOWN): (Phase.REPORTING, Action.NONE),
         (Phase.REPORTING, Event.RELEASE): (Phase.DONE, Action.DROP),
-        # The work is done: whether the lease still counts is the control plane's to say, with its verdict.
         (Phase.REPORTING, Event.FENCE): (Phase.REPORTING, Action.NONE),
         (Phase.DONE, Event.VERDICT): (Phase.DONE, Action.NONE),
         **{(Phase.DONE, late): (Phase.DONE, Action.NONE) for late in _LATE},

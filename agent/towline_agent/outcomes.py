@@ -38,7 +38,7 @@ class Evidence:
     memory_bytes: int
     output_bytes: int
     stopped_by: Event | None = None
-    """CANCEL or SHUTDOWN, whichever came first."""
+    """CANCEL, SHUTDOWN or FENCE, whichever came first."""
     stop_reason: str = ""
     last_errors: str = ""
     """The last lines of standard error."""
@@ -166,12 +166,16 @@ def _over_memory(end: Exit, evidence: Evidence) -> AttemptResult:
 
 
 def _stopped(end: Exit, evidence: Evidence) -> AttemptResult:
-    if evidence.stopped_by is Event.SHUTDOWN:
-        cause = f"ran for {end.elapsed_seconds:.1f} s"
-        return _lost("The agent was shut down before the attempt ended", cause)
-    cause = f"ran for {end.elapsed_seconds:.1f} s; {evidence.stop_reason or 'asked for by the control plane'}"
-    failure = _failure(PERMANENT, "CANCELLED", "Cancelled", cause)
-    return AttemptResult(outcome=AttemptResult.CANCELLED, failure=failure)
+    ran = f"ran for {end.elapsed_seconds:.1f} s"
+    match evidence.stopped_by:
+        case Event.SHUTDOWN:
+            return _lost("The agent was shut down before the attempt ended", ran)
+        case Event.FENCE:
+            return _lost("The agent could not reach the control plane and gave the attempt up", ran)
+        case _:
+            cause = f"{ran}; {evidence.stop_reason or 'asked for by the control plane'}"
+            failure = _failure(PERMANENT, "CANCELLED", "Cancelled", cause)
+            return AttemptResult(outcome=AttemptResult.CANCELLED, failure=failure)
 
 
 def _not_spawned(end: Exit, evidence: Evidence) -> AttemptResult:

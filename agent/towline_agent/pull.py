@@ -51,7 +51,6 @@ class PullLoop:
         """Waits for a free slot, makes one Pull and starts what it brings; waits before the next if it failed."""
         await self._room()
         asked = self._intake.ask()
-        sent_at = self._clock.monotonic()
         request = PullRequest(
             session_id=self._session.id,
             want=asked.want,
@@ -66,7 +65,7 @@ class PullLoop:
             await self._session.recover(error, self._backoff)
             return
         self._intake.take(asked, response.offers, self._attempts.start)
-        if not response.offers and self._clock.monotonic() - sent_at < HASTY_SECONDS:
+        if not response.offers and self._clock.monotonic() - asked.asked_at < HASTY_SECONDS:
             await self._session.pause(self._backoff.next())
         else:
             self._backoff.reset()

@@ -133,6 +133,8 @@ class FakeControlPlane:
     """Every call fails as if nobody listened."""
     verdicts: dict[str, Verdict.Code] = field(default_factory=dict[str, Verdict.Code])
     """Verdicts by node id; others are accepted."""
+    refused: list[str] = field(default_factory=list[str])
+    """Names of calls that fail as if nobody listened."""
     lost_answers: deque[str] = field(default_factory=deque[str])
     """Names of calls that are served but whose next answer gets lost, in order."""
     errors: dict[str, deque[ControlPlaneError]] = field(default_factory=dict[str, deque[ControlPlaneError]])
@@ -286,7 +288,7 @@ class FakeControlPlane:
         return [self.offers.popleft() for _ in range(min(want, len(self.offers)))]
 
     def _fail(self, name: str, session_id: str | None = None) -> None:
-        if self.away:
+        if self.away or name in self.refused:
             raise Unavailable("away")
         if scripted := self.errors.get(name):
             raise scripted.popleft()

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     """File with a token that agents may enroll with, for installations that start together."""
     lease_seconds: float = Field(30, alias="TOWLINE_LEASE_SECONDS", ge=1, le=600)
     """How long an agent may stay silent before its attempts are lost."""
-    offer_seconds: float = Field(5, alias="TOWLINE_OFFER_SECONDS", ge=0.1, le=60)
+    offer_seconds: float = Field(5, alias="TOWLINE_OFFER_SECONDS", ge=1, le=60)
     """How long an offer waits for its confirmation."""
     plugin_timeout_ms: int = Field(30_000, alias="PLUGIN_TIMEOUT_MS", ge=1)
     """Wall time of an attempt whose node and plugin name none."""

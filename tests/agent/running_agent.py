@@ -42,6 +42,14 @@ class World:
     def files(self, folder: str) -> list[str]:
         return sorted(path.name for path in (self.state_dir / folder).iterdir())
 
+    async def acknowledged(self, node: str) -> None:
+        """Returns once the agent has heard that its start of a node is known."""
+
+        def named() -> int:
+            return sum(held.lease.node_id == node for sync in self.control_plane.syncs for held in sync.held)
+
+        await self.control_plane.until(lambda: named() > 1)  # the answer to the first came before the second was sent
+
     async def drained(self) -> None:
         self.agent.drain()
         await self.life

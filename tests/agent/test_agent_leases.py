@@ -111,7 +111,32 @@ def test_leases_that_ran_out_are_fenced_before_anybody_else_can_hold_them(tmp_pa
             fake.come_back()
             fake.offer(make_offer("next"))
             await fake.until(lambda: fake.results)
-            assert list(fake.results) == ["next"]
+            await fake.until(lambda: len(fake.results) == 2)
+            lost = fake.results["long"]
+            assert (lost.outcome, lost.failure.code) == (AttemptResult.LOST, "AGENT_LOST")
+            assert fake.results["next"].outcome == AttemptResult.SUCCEEDED
+            await settled(world)
+
+    run(scenario)
+
+
+def test_a_start_that_is_never_acknowledged_is_given_up_before_the_offer_goes_back(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            fake = world.control_plane
+            await fake.until(lambda: fake.syncs)
+            fake.refused.append("sync")
+            world.supervisor.hold("long")
+            fake.offer(make_offer("long"))
+            await world.supervisor.started("long")
+            world.clock.advance(4.0)
+            assert world.supervisor.killed == []
+            world.clock.advance(0.5)
+            await world.supervisor.ended("long")
+            assert len(world.supervisor.killed) == 1
+            fake.refused.remove("sync")
+            await fake.until(lambda: fake.results)
+            assert fake.results["long"].outcome == AttemptResult.LOST
             await settled(world)
 
     run(scenario)
@@ -124,6 +149,7 @@ def test_a_short_absence_costs_nothing(tmp_path: Path) -> None:
             end = world.supervisor.hold("long")
             fake.offer(make_offer("long"))
             await world.supervisor.started("long")
+            await world.acknowledged("long")
             fake.away = True
             world.clock.advance(24.0)
             end.set_result(DONE)
@@ -158,6 +184,7 @@ def test_what_runs_longer_than_the_drain_is_reported_lost_with_the_agent(tmp_pat
             world.supervisor.hold("long")
             world.control_plane.offer(make_offer("long"))
             await world.supervisor.started("long")
+            await world.acknowledged("long")
             world.agent.drain()
             while not world.supervisor.stopped:
                 world.clock.advance(1.0)

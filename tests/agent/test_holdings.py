@@ -21,10 +21,10 @@ def test_a_key_names_the_hand_out_and_not_its_token() -> None:
 def test_starts_that_no_message_carried_ask_for_a_sync_after_a_moment() -> None:
     clock, asked = FakeClock(), list[float]()
     holdings = Holdings(clock, lambda: asked.append(clock.now))
-    holdings.add(make_offer("a"))
+    holdings.add(make_offer("a"), 1000.0)
     clock.advance(CONFIRM_SECONDS / 2)
     assert [lease.node_id for lease in holdings.take_starts()] == ["a"]
-    holdings.add(make_offer("b"))
+    holdings.add(make_offer("b"), 1000.0)
     clock.advance(CONFIRM_SECONDS / 2)
     assert asked == []
     clock.advance(CONFIRM_SECONDS)
@@ -33,8 +33,8 @@ def test_starts_that_no_message_carried_ask_for_a_sync_after_a_moment() -> None:
 
 def test_starts_of_a_message_that_failed_are_told_again_if_still_held() -> None:
     holdings = Holdings(FakeClock(), lambda: None)
-    holdings.add(make_offer("a"))
-    gone = holdings.add(make_offer("b"))
+    holdings.add(make_offer("a"), 1000.0)
+    gone = holdings.add(make_offer("b"), 1000.0)
     starts = holdings.take_starts()
     assert holdings.take_starts() == []
     assert gone is not None
@@ -45,7 +45,7 @@ def test_starts_of_a_message_that_failed_are_told_again_if_still_held() -> None:
 
 def test_a_result_confirms_its_own_start() -> None:
     holdings = Holdings(FakeClock(), lambda: None)
-    attempt = holdings.add(make_offer("a"))
+    attempt = holdings.add(make_offer("a"), 1000.0)
     assert attempt is not None
     for event in (Event.BEGIN, Event.LAUNCH, Event.END):
         attempt.apply(event)
@@ -54,7 +54,7 @@ def test_a_result_confirms_its_own_start() -> None:
 
 def test_what_is_being_discarded_is_not_held() -> None:
     holdings = Holdings(FakeClock(), lambda: None)
-    kept, lost = holdings.add(make_offer("a")), holdings.add(make_offer("b"))
+    kept, lost = holdings.add(make_offer("a"), 1000.0), holdings.add(make_offer("b"), 1000.0)
     assert kept is not None
     assert lost is not None
     lost.apply(Event.RELEASE)
@@ -78,3 +78,21 @@ def test_slots_never_overflow_and_never_leak(total: int, moves: list[tuple[str, 
             running -= 1
         assert running == slots.occupied <= total
         assert slots.free == total - running - sum(asked) >= 0
+
+
+def test_an_attempt_lapses_only_while_it_is_held_and_no_sync_has_acknowledged_it() -> None:
+    clock, lapsed = FakeClock(), list[str]()
+    holdings = Holdings(clock, lambda: None)
+    holdings.lapsed = lambda attempt: lapsed.append(attempt.offer.lease.node_id)
+    for node in ("silent", "acknowledged", "ended"):
+        assert holdings.add(make_offer(node), clock.now) is not None
+    assert len(holdings.take_starts()) == 3
+    holdings.confirmed([lease_key(make_offer("acknowledged").lease)])
+    holdings.remove(lease_key(make_offer("ended").lease))
+    clock.advance(5.0)
+    assert lapsed == ["silent"]
+
+
+def test_an_offer_that_came_too_late_is_not_taken() -> None:
+    clock = FakeClock()
+    assert Holdings(clock, lambda: None).add(make_offer(), clock.now - 5.0) is None

@@ -19,8 +19,13 @@ STORIES = {
         Phase.DONE,
     ),
     "released while it ran": ([Event.BEGIN, Event.LAUNCH, Event.RELEASE], Action.STOP, Phase.DISCARDING),
-    "fenced while it ran": ([Event.BEGIN, Event.LAUNCH, Event.FENCE], Action.ABORT, Phase.DISCARDING),
-    "fenced while it stopped": ([Event.BEGIN, Event.LAUNCH, Event.CANCEL, Event.FENCE], Action.ABORT, Phase.DISCARDING),
+    "fenced while it ran": ([Event.BEGIN, Event.LAUNCH, Event.FENCE], Action.ABORT, Phase.STOPPING),
+    "fenced while it stopped": ([Event.BEGIN, Event.LAUNCH, Event.CANCEL, Event.FENCE], Action.ABORT, Phase.STOPPING),
+    "fenced, then released": (
+        [Event.BEGIN, Event.LAUNCH, Event.FENCE, Event.RELEASE, Event.END],
+        Action.NONE,
+        Phase.DONE,
+    ),
     "fenced after its end": ([Event.BEGIN, Event.LAUNCH, Event.END, Event.FENCE], Action.NONE, Phase.REPORTING),
     "released after its end": ([Event.BEGIN, Event.LAUNCH, Event.END, Event.RELEASE], Action.DROP, Phase.DONE),
 }

@@ -90,7 +90,7 @@ def test_a_request_that_failed_gives_back_its_slots_and_its_starts() -> None:
         clock = FakeClock()
         holdings = Holdings(clock, lambda: None)
         intake = Intake(3, holdings, lambda: 7, clock)
-        holdings.add(make_offer())
+        holdings.add(make_offer(), clock.now)
         first = intake.ask()
         assert (first.want, first.free_memory_bytes, len(first.started)) == (3, 7, 1)
         assert (intake.ask().want, intake.ask().started) == (0, [])
@@ -106,7 +106,7 @@ def test_more_offers_than_were_asked_for_are_left_alone() -> None:
         intake = Intake(1, Holdings(clock, lambda: None), lambda: 7, clock)
         started: list[str] = []
         offers = [make_offer("a"), make_offer("b")]
-        intake.take(intake.ask(), offers, lambda offer: started.append(offer.lease.node_id))
+        intake.take(intake.ask(), offers, lambda offer, asked_at: started.append(offer.lease.node_id))
         assert (started, intake.slots.occupied) == (["a"], 1)
 
     run(scenario)

@@ -158,8 +158,8 @@ def verdicts(
     return found
 
 
-def offer(given: StepOffer, limits: AgentLimits) -> agent_service_pb2.Offer:
-    """Returns the message of an offer."""
+def offer(given: StepOffer, limits: AgentLimits, waited: float = 0.0) -> agent_service_pb2.Offer:
+    """Returns the message of an offer that was made when its request had waited for so many seconds."""
     attempt = given.attempt
     timeout_ms = given.timeout_ms or limits.timeout_ms
     memory_mb = given.memory_limit_mb or limits.memory_limit_mb
@@ -187,7 +187,7 @@ def offer(given: StepOffer, limits: AgentLimits) -> agent_service_pb2.Offer:
             output_bytes=limits.output_bytes,
             log_bytes=limits.log_bytes,
         ),
-        confirm_within=duration(limits.offer_seconds),
+        confirm_within=duration(waited + limits.offer_seconds),
         workflow_id=given.run.workflow_id,
         owner_id=given.run.owner_id,
     )

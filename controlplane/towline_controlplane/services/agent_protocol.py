@@ -45,6 +45,13 @@ class _UnderWay:
 
 
 @dataclass(frozen=True, slots=True)
+class _Found:
+    offers: list[StepOffer]
+    asked_at: float
+    """When the store was asked: not later than the offers were made."""
+
+
+@dataclass(frozen=True, slots=True)
 class AgentProtocol(AgentServiceServicer):
     """Serves agents; holds no state of its own."""
 
@@ -74,8 +81,10 @@ class AgentProtocol(AgentServiceServicer):
         agent = _in_session(request.session_id)
         started = messages.leases(request.started, agent)
         wait = min(messages.seconds(request.wait), MAX_WAIT_SECONDS)
-        offers = await self._pull(agent, started, messages.want(request.want), wait)
-        return pb.PullResponse(offers=[messages.offer(offer, self.limits) for offer in offers])
+        received_at = asyncio.get_running_loop().time()
+        found = await self._pull(agent, started, messages.want(request.want), wait)
+        waited = found.asked_at - received_at
+        return pb.PullResponse(offers=[messages.offer(offer, self.limits, waited) for offer in found.offers])
 
     async def Report(self, request: pb.ReportRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.ReportResponse:
         """Records results and offers next steps in the same answer."""
@@ -156,28 +165,29 @@ class AgentProtocol(AgentServiceServicer):
         else:
             await under_way.put(None)
 
-    async def _pull(self, agent: AgentRecord, started: Sequence[Lease], want: int, wait: float) -> list[StepOffer]:
+    async def _pull(self, agent: AgentRecord, started: Sequence[Lease], want: int, wait: float) -> _Found:
         deadline = asyncio.get_running_loop().time() + wait
         while True:
             claim = await self._claim(agent, want)
             in_turn = map(queue_topic, sorted(claim.queue_ids))
             async with self.doorbell.listen([STOPPING_TOPIC, MATCHING_TOPIC], in_turn) as bell:
-                offers = await self._wait_in_line(bell, agent, claim, started, deadline)
-            if offers is not None:
-                return offers
+                found = await self._wait_in_line(bell, agent, claim, started, deadline)
+            if found is not None:
+                return found
             started = ()
 
     async def _wait_in_line(
         self, bell: Bell, agent: AgentRecord, claim: Claim, started: Sequence[Lease], deadline: float
-    ) -> list[StepOffer] | None:
+    ) -> _Found | None:
         """Returns what could be had until the deadline; None if the agent may stand in line for other queues now."""
         while True:
+            asked_at = asyncio.get_running_loop().time()
             _, offers = await self.orchestrator.exchange(started, (), claim)
             if len(offers) < claim.want:
                 bell.end_turn()
             remaining = deadline - asyncio.get_running_loop().time()
             if offers or remaining <= 0 or claim.want == 0 or self.stopping.is_set():
-                return offers
+                return _Found(offers, asked_at)
             started = ()
             await bell.wait(min(remaining, _POLL_SECONDS))
             if await self.queues.matching(agent.labels) != claim.queue_ids:
