@@ -98,16 +98,17 @@ def shown(default: object) -> str:
 
 
 def field_docstrings(settings: type[BaseSettings]) -> dict[str, str]:
-    """Returns the docstrings under the fields of a class."""
-    body = ast.parse(inspect.getsource(settings)).body[0]
-    assert isinstance(body, ast.ClassDef)
+    """Returns the docstrings under the fields of a class and of those that it extends."""
     found: dict[str, str] = {}
-    for statement, following in itertools.pairwise(body.body):
-        match statement, following:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = " ".join(text.split())
-            case _:
-                continue
+    for kind in settings.__mro__[: settings.__mro__.index(BaseSettings)]:
+        body = ast.parse(inspect.getsource(kind)).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for statement, following in itertools.pairwise(body.body):
+            match statement, following:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                    found[name] = " ".join(text.split())
+                case _:
+                    continue
     return found
 
 

@@ -4,7 +4,7 @@ from importlib import metadata
 
 import typer
 
-from towline_cli import accounts, agent_commands, plugin_commands, run_commands, workflow_commands
+from towline_cli import accounts, admin_commands, agent_commands, plugin_commands, run_commands, workflow_commands
 from towline_cli.exit_codes import EXPLAINED
 from towline_cli.options import Output, OutputFormat
 from towline_cli.output import print_json
@@ -26,6 +26,7 @@ app.add_typer(workflow_commands.app, name="workflow", epilog=EXPLAINED)
 app.add_typer(run_commands.app, name="run", epilog=EXPLAINED)
 app.add_typer(plugin_commands.app, name="plugin", epilog=EXPLAINED)
 app.add_typer(agent_commands.app, name="agent", epilog=EXPLAINED)
+app.add_typer(admin_commands.app, name="admin", epilog=EXPLAINED)
 app.command(epilog=EXPLAINED)(up)
 
 

@@ -19,7 +19,8 @@ class ExitCode(IntEnum):
 
 
 EXPLAINED: Final = (
-    "Exit codes: 0 done · 1 the run ended, but not SUCCEEDED · 2 wrong usage or invalid input · "
+    "Exit codes: 0 done · 1 the run ended, but not SUCCEEDED, or the audit found a breach · "
+    "2 wrong usage or invalid input · "
     "3 not signed in or not allowed · 4 not found · 5 the server is unavailable · 6 any other failure · 130 Ctrl-C"
 )
 EXIT_CODES: Final[tuple[tuple[type[errors.TowlineError], ExitCode], ...]] = (

@@ -1,4 +1,4 @@
-"""Replaces the CLI by a process of Towline: `controlplane`, `gateway`, `agent run`. Imports none of them.
+"""Replaces the CLI by a process of Towline: `controlplane`, `gateway`, `agent run`, a tool. Imports none of them.
 
 All parts come in one wheel; what a part needs beside it is an extra, so a missing extra is found by its requirements.
 """
@@ -20,10 +20,10 @@ def command_of(part: str) -> tuple[str, ...]:
     return (sys.executable, "-P", "-m", f"towline_{part}")
 
 
-def become(part: str, settings: dict[str, str]) -> NoReturn:
-    """Turns this process into the part's, with the settings added to its environment."""
+def become(part: str, settings: dict[str, str], module: str = "", *arguments: str) -> NoReturn:
+    """Turns this process into the part's, or into a tool in it, with the settings added to its environment."""
     require(part)
-    command = command_of(part)
+    command = (*command_of(f"{part}{module}"), *arguments)
     sys.stdout.flush()
     os.execve(command[0], command, os.environ | settings)  # noqa: S606 - no shell is wanted
 

@@ -6,8 +6,8 @@ from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class Settings(BaseSettings):
-    """Every knob of `towline controlplane`; the variable is the alias."""
+class DatabaseSettings(BaseSettings):
+    """Where the database is: all that its tools need."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
@@ -15,6 +15,16 @@ class Settings(BaseSettings):
     """Folder for the embedded database and the plugin bundles."""
     database_url: str = Field("", alias="DATABASE_URL")
     """Empty means SQLite in the data folder."""
+
+    @property
+    def database(self) -> str:
+        """The URL of the database, the embedded default included."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'towline.db'}"
+
+
+class Settings(DatabaseSettings):
+    """Every knob of `towline controlplane`; the variable is the alias."""
+
     grpc_host: str = Field("127.0.0.1", alias="GRPC_HOST")
     """Address to listen on."""
     grpc_port: int = Field(50051, alias="GRPC_PORT", ge=0, le=65535)
@@ -43,11 +53,6 @@ class Settings(BaseSettings):
     """DEBUG, INFO, WARNING or ERROR."""
     ready_file: Path | None = Field(None, alias="TOWLINE_READY_FILE")
     """Written with the address once the process serves."""
-
-    @property
-    def database(self) -> str:
-        """The URL of the database, the embedded default included."""
-        return self.database_url or f"sqlite:///{self.data_dir / 'towline.db'}"
 
     @property
     def spool_folder(self) -> Path:

@@ -41,6 +41,7 @@ def test_requirements_of_each_part_are_installed(part: str) -> None:
         ("controlplane", "towline_controlplane", None),
         ("gateway", "towline_gateway", None),
         ("agent run --name m --slots 2 --labels a=b", "towline_agent", ("TOWLINE_AGENT_SLOTS", "2")),
+        ("admin audit --data-dir d -o json", "towline_controlplane.audit", ("TOWLINE_DATA_DIR", "d")),
     ],
 )
 def test_process_command_becomes_its_process(
@@ -60,7 +61,8 @@ def test_process_command_becomes_its_process(
     assert towline(*command.split()).code == 0
 
     ((program, arguments, environment),) = executed
-    assert (program, arguments) == (sys.executable, (sys.executable, "-P", "-m", module))
+    assert (program, arguments[:4]) == (sys.executable, (sys.executable, "-P", "-m", module))
+    assert arguments[4:] == (("--output", "json") if "json" in command else ())
     assert setting is None or setting in environment.items()
     assert "TOWLINE_ENROLLMENT_TOKEN_FILE" not in environment
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from towline_controlplane.audit.auditor import audit_database
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.engine.graph import compile_dag
@@ -64,7 +65,7 @@ class Rig:
 
     async def agent(self, name: str = "agent-1", slots: int = 8) -> "FakeAgent":
         """Enrolls an agent with an open session."""
-        record = AgentRecord(id=f"id-of-{name}", name=name, credential_hash=name, create_time=self.clock())
+        record = AgentRecord(id=f"id-of-{name}", name=name, credential_hash=fingerprint(name), create_time=self.clock())
         await self.database.write(lambda tx: agents.insert_agent(tx, record))
         agent = FakeAgent(self, record.id, slots)
         await agent.open_session()
@@ -89,12 +90,17 @@ class Rig:
         return await self.orchestrator.start_run(start)
 
     async def workflow(
-        self, nodes: Sequence[str | Mapping[str, object]], edges: Sequence[tuple[str, str]] = ()
+        self,
+        nodes: Sequence[str | Mapping[str, object]],
+        edges: Sequence[tuple[str, str]] = (),
+        conditions: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
     ) -> WorkflowVersion:
-        """Creates a workflow and returns its version."""
+        """Creates a workflow and returns its version; `conditions` are by edge."""
         document = {
             "nodes": [{"id": n, "type": "NOOP"} if isinstance(n, str) else {"type": "NOOP", **n} for n in nodes],
-            "edges": [{"from": source, "to": target} for source, target in edges],
+            "edges": [
+                {"from": edge[0], "to": edge[1], "condition": (conditions or {}).get(edge, {})} for edge in edges
+            ],
         }
         ids = [str(node["id"]) for node in document["nodes"]]
         plugin = PluginRef("NOOP", "", "", "python:noop:main", SideEffects.IDEMPOTENT)
@@ -196,18 +202,20 @@ Scenario = Callable[[Rig], Awaitable[None]]
 
 @contextlib.asynccontextmanager
 async def control_plane(folder: Path) -> AsyncGenerator[Rig]:
-    """Opens a fresh store and commits until the scenario is over."""
+    """Opens a fresh store and commits until the scenario is over; what it leaves keeps every invariant."""
     url = f"sqlite:///{folder / 'towline.db'}"
     await asyncio.to_thread(upgrade, url)
     clock = FakeClock()
     database = Database.open(url, clock=clock)
-    owner = User(OWNER, "o@example.com", "O", "", Role.USER, 1, clock())
+    owner = User(OWNER, "o@example.com", "O", f"$2b${'x' * 56}", Role.USER, 1, clock())
     await database.write(lambda tx: users.insert_user(tx, owner))
     doorbell = InProcessDoorbell()
     orchestrator = Orchestrator(database, doorbell, jitter=lambda: 0.5)
     committing = asyncio.create_task(orchestrator.run())
     try:
         yield Rig(database, doorbell, orchestrator, clock)
+        report = await audit_database(database)
+        assert report.breaches == (), "\n".join(map(str, report.breaches))
     finally:
         committing.cancel()
         await asyncio.gather(committing, return_exceptions=True)

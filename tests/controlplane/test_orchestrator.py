@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from audit import audit
 from rig import Rig, Scenario, failed, succeeded
 
 from towline_controlplane.engine.commands import EndAttempt, Outcome
@@ -25,7 +24,6 @@ def test_a_chain_moves_one_hop_per_report(play: Callable[[Scenario], None]) -> N
             verdicts, offers = await rig.orchestrator.exchange((), [agent.result(offers[0])], await agent.claim())
             assert verdicts == [Verdict.ACCEPTED]
         assert (await rig.run(run.id)).state is RunState.SUCCEEDED
-        await audit(rig, run.id)
 
     play(scenario)
 
@@ -60,7 +58,7 @@ def test_an_expired_offer_goes_back_without_costing_a_retry(play: Callable[[Scen
     from towline_controlplane.loops.offer_expiry import OfferExpiry
 
     async def scenario(rig: Rig) -> None:
-        run = await rig.start(["a"])
+        await rig.start(["a"])
         agent, expiry = await rig.agent(), OfferExpiry(rig.database, rig.orchestrator, 0)
         (first,) = await agent.pull()
         assert await expiry.tick() == 0
@@ -71,7 +69,6 @@ def test_an_expired_offer_goes_back_without_costing_a_retry(play: Callable[[Scen
         assert (second.attempt.number, second.attempt.epoch) == (1, 2)
         assert await agent.report(first) is Verdict.LEASE_LOST
         assert await agent.report(second) is Verdict.ACCEPTED
-        await audit(rig, run.id)
 
     play(scenario)
 
@@ -106,7 +103,6 @@ def test_a_retry_waits_for_its_backoff(play: Callable[[Scenario], None]) -> None
         assert ended.state is RunState.FAILED
         assert ended.error is not None
         assert ended.error.message == "step 'a' failed: it broke"
-        await audit(rig, run.id)
 
     play(scenario)
 
@@ -119,7 +115,6 @@ def test_a_permanent_failure_is_not_retried(play: Callable[[Scenario], None]) ->
         await agent.report(offer, failed("a", FailureClass.PERMANENT))
         states = {step.node_id: step.state for step in (await rig.steps(run.id)).values()}
         assert states == {"a": StepState.FAILED, "b": StepState.SKIPPED}
-        await audit(rig, run.id)
 
     play(scenario)
 
@@ -150,7 +145,6 @@ def test_pause_gates_and_resume_opens(play: Callable[[Scenario], None]) -> None:
         assert (await rig.run(run.id)).state is RunState.SUCCEEDED
         with pytest.raises(InvalidState):
             await rig.orchestrator.pause(run.id, None)
-        await audit(rig, run.id)
 
     play(scenario)
 
@@ -167,7 +161,6 @@ def test_cancel_ends_what_is_open_and_records_late_results_as_cancelled(play: Ca
         assert states == {"a": StepState.CANCELLED, "b": StepState.CANCELLED, "c": StepState.SUCCEEDED}
         assert (await rig.run(run.id)).state is RunState.CANCELLED
         assert (await rig.orchestrator.cancel(run.id, None)).state is RunState.CANCELLED
-        await audit(rig, run.id)
 
     play(scenario)
 
@@ -242,7 +235,6 @@ def test_many_agents_share_a_fan_out_without_doubling_a_step(play: Callable[[Sce
         await asyncio.gather(*[work(f"agent-{i}") for i in range(6)])
         assert sorted(executed) == sorted(["root", *middle, "join"])
         assert (await rig.run(run.id)).state is RunState.SUCCEEDED
-        await audit(rig, run.id)
 
     play(scenario)
 
@@ -260,7 +252,6 @@ def test_an_agent_that_has_to_leave_an_attempt_costs_no_retry(play: Callable[[Sc
         assert (again.attempt.number, (await rig.steps(run.id))["a"].losses) == (2, 1)
         await agent.report(again)
         assert (await rig.run(run.id)).state is RunState.SUCCEEDED
-        await audit(rig, run.id)
 
     play(scenario)
 

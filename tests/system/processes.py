@@ -76,6 +76,18 @@ class Installation:
         """Starts a part that was killed again, as it was."""
         await self.parts[name].start(self.environments[name], PATIENCE_SECONDS)
 
+    async def audit(self) -> None:
+        """Fails with every invariant that the database does not keep; the control plane may be running."""
+        settings = self.environments["controlplane"]
+        auditing = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "towline_controlplane.audit"),
+            env=settings,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        said, _ = await auditing.communicate()
+        assert auditing.returncode == 0, said.decode()
+
     async def close(self) -> None:
         """Ends everything; a part that does not end politely is a failure."""
         polite = [await child.stop(20) for child in reversed(self.parts.values())]
@@ -100,13 +112,17 @@ class Installation:
 
 @contextlib.asynccontextmanager
 async def installed(folder: Path, **control_plane_settings: str) -> AsyncGenerator[Installation]:
-    """Yields a running control plane, gateway and agent; prints their logs if the scenario fails."""
+    """Yields a running control plane, gateway and agent; prints their logs if the scenario fails.
+
+    What the scenario leaves in the database keeps every invariant.
+    """
     installation = Installation(folder)
     try:
         await installation.start_control_plane(**control_plane_settings)
         await installation.start_gateway()
         await installation.start_agent()
         yield installation
+        await installation.audit()
         await installation.close()
     except BaseException:
         for child in reversed(installation.parts.values()):

@@ -83,15 +83,15 @@ class Database:
             raise
 
     @classmethod
-    def open(cls, url: str, *, clock: Callable[[], int] | None = None) -> "Database":
+    def open(cls, url: str, *, clock: Callable[[], int] | None = None, read_only: bool = False) -> "Database":
         """Opens the migrated database at `url`; raises DatabaseInUse if another control plane has its file.
 
-        `clock` (µs) stands in for the database's own.
+        A `read_only` one may be open beside it. `clock` (µs) stands in for the database's own.
         """
         location = sqlalchemy.make_url(url)
         if location.get_backend_name() != "sqlite" or not location.database:
             raise ValueError("the database URL is not of the form sqlite:///path")
-        return cls(SqliteBackend(Path(location.database), clock))
+        return cls(SqliteBackend(Path(location.database), clock, read_only=read_only))
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Returns what `work` returns once its transaction is durably committed; rolls back on any exception.

@@ -55,16 +55,19 @@ class LockFile:
 
 
 class SqliteBackend:
-    """The database file at `path`, locked against other control planes until `close`."""
+    """The database file at `path`, locked against other control planes until `close`.
+
+    A `read_only` one takes no lock, so that it can look on while a control plane works, and refuses to write.
+    """
 
     dialect = "sqlite"
 
-    def __init__(self, path: Path, clock: Callable[[], int] | None = None) -> None:
+    def __init__(self, path: Path, clock: Callable[[], int] | None = None, *, read_only: bool = False) -> None:
         if not path.is_file():
             raise FileNotFoundError(f"there is no database at {path}: it has not been migrated")
         self._uri = f"{path.resolve().as_uri()}?mode=rw"
         self._clock = clock or _wall_clock
-        self._lock = LockFile(path.with_name(f"{path.name}.lock"))
+        self._lock = None if read_only else LockFile(path.with_name(f"{path.name}.lock"))
         self._engine = sqlalchemy.create_engine("sqlite://", creator=self._open, poolclass=NullPool)
 
     def connect(self, *, writes: bool) -> Connection:
@@ -77,6 +80,8 @@ class SqliteBackend:
 
     def begin(self, driver: sqlite3.Connection, *, writes: bool) -> int:
         """Begins a transaction and returns the time of the host, which is the clock of an embedded database."""
+        if writes and self._lock is None:
+            raise PermissionError("the database is open to read only")
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         return self._clock()
 
@@ -90,7 +95,8 @@ class SqliteBackend:
 
     def close(self) -> None:
         """Releases the lock on the file."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
 
     def _open(self) -> sqlite3.Connection:
         driver = sqlite3.connect(

@@ -1,0 +1,82 @@
+"""What holds between a step and the ends of the edges that lead to it (I5). Pure.
+
+The tables say again what the engine's say: a judge that shared them would find nothing when they change.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from towline_controlplane.audit.findings import Findings, RunRows
+from towline_controlplane.engine.expressions import ExpressionError, Scope
+from towline_controlplane.engine.graph import Edge
+from towline_controlplane.engine.transitions import STEP_TERMINAL
+from towline_controlplane.model import ConditionType, Join, Step, StepState
+
+_SATISFIED_BY: Mapping[ConditionType, frozenset[StepState]] = {
+    ConditionType.ALWAYS: STEP_TERMINAL,
+    ConditionType.ON_SUCCESS: frozenset({StepState.SUCCEEDED}),
+    ConditionType.ON_FAILURE: frozenset({StepState.FAILED, StepState.TIMED_OUT}),
+    ConditionType.EXPRESSION: STEP_TERMINAL - {StepState.SKIPPED},
+}
+_RUNS: Mapping[Join, Callable[[int, int], bool]] = {
+    Join.ALL: lambda satisfied, edges: satisfied == edges,
+    Join.ANY: lambda satisfied, edges: satisfied > 0,
+    Join.ALL_DONE: lambda satisfied, edges: True,
+}
+
+
+def check_edges(rows: RunRows, findings: Findings) -> None:
+    """Checks the counters of every step against its sources, and the step against what its join makes of them."""
+    incoming: defaultdict[int, list[Edge]] = defaultdict(list)
+    for edge in rows.dag.edges:
+        incoming[edge.target].append(edge)
+    for step in rows.steps.values():
+        _check_step(rows, step, incoming[step.position], findings)
+
+
+def _check_step(rows: RunRows, step: Step, edges: Sequence[Edge], findings: Findings) -> None:
+    ended = [edge for edge in edges if _source(rows, edge).state in STEP_TERMINAL]
+    still_open = len(edges) - len(ended)
+    if step.state is StepState.CANCELLED and step.open_edges > 0:  # its later edges were not counted any more
+        findings.at_least("I5", "open_edges", still_open, step.open_edges, step.node_id)
+        return
+    findings.equal("I5", "open_edges", still_open, step.open_edges, step.node_id)
+    if step.state is not StepState.WAITING:
+        findings.equal("I5", f"sources still open while {step.state}", 0, still_open, step.node_id)
+    verdicts = [_is_satisfied(rows, edge) for edge in ended]
+    findings.equal("I5", "satisfied_edges", verdicts.count(True), step.satisfied_edges, step.node_id)
+    if not still_open and step.state is not StepState.WAITING:
+        _check_join(rows, step, verdicts, findings)
+
+
+def _check_join(rows: RunRows, step: Step, verdicts: Sequence[bool | None], findings: Findings) -> None:
+    if None in verdicts:
+        findings.equal(
+            "I5", "a condition of the step cannot be evaluated, so it is", "FAILED", step.state, step.node_id
+        )
+        return
+    join = rows.dag.nodes[step.position].join
+    runs = not verdicts or _RUNS[join](verdicts.count(True), len(verdicts))
+    what = f"{verdicts.count(True)} of {len(verdicts)} edges hold, join {join}: skipped"
+    findings.equal("I5", what, not runs, step.state is StepState.SKIPPED, step.node_id)
+
+
+def _is_satisfied(rows: RunRows, edge: Edge) -> bool | None:
+    """Returns whether an edge whose source has ended holds, None if its condition cannot be evaluated."""
+    if _source(rows, edge).state not in _SATISFIED_BY[edge.condition]:
+        return False
+    if edge.expression is None:
+        return True
+    nodes = {
+        node_id: {"state": rows.steps[node_id].state.value, "output": rows.outputs.get(node_id)}
+        for node_id in edge.expression.references
+    }
+    run = {"id": rows.run.id, "workflowId": rows.run.workflow_id}
+    try:
+        return edge.expression.evaluate_condition(Scope(rows.run_input, run, nodes))
+    except ExpressionError:
+        return None
+
+
+def _source(rows: RunRows, edge: Edge) -> Step:
+    return rows.steps[rows.dag.nodes[edge.source].id]
