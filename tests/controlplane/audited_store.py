@@ -10,6 +10,8 @@ from rig import FakeAgent, Rig, failed, succeeded
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.log_writer import LogChunk, LogWriter
+from towline_controlplane.loops.admission import Admission
+from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.model import FailureClass
 from towline_controlplane.store import agents
@@ -37,10 +39,14 @@ async def live(rig: Rig) -> dict[str, str]:
         "retried": await a_run_that_was_retried(rig, agent),
         "failed": await a_run_that_failed(rig, agent),
         "resumed": await a_run_that_was_resumed(rig, agent),
+        "again": await a_run_that_was_started_over(rig, agent),
+        "overdue": await a_run_past_its_deadline(rig, agent),
+        "untaken": await a_run_that_nobody_took(rig, agent),
         "lapsed": await a_run_whose_offer_lapsed(rig, agent),
         "running": await a_run_under_way(rig, agent),
         "cancelling": await a_run_being_cancelled(rig, agent),
         "paused": await a_run_that_is_paused(rig),
+        "limited": await a_run_in_the_only_slot(rig),
         "waiting": (await rig.start(["a"])).id,
     }
 
@@ -92,6 +98,43 @@ async def a_run_that_was_resumed(rig: Rig, agent: FakeAgent) -> str:
     await rig.orchestrator.resume(run.id, None)
     (offer,) = await agent.pull()
     await agent.report(offer)
+    return run.id
+
+
+async def a_run_that_was_started_over(rig: Rig, agent: FakeAgent) -> str:
+    run = await rig.start([{"id": "a", "retryConfig": {"maxAttempts": 1}}, "b"], [("a", "b")])
+    for end in (failed("a"), succeeded("a"), succeeded("b")):
+        (offer,) = await agent.pull()
+        await agent.report(offer, end)
+        if end.failure:
+            await rig.orchestrator.retry(run.id, None)
+    return run.id
+
+
+async def a_run_past_its_deadline(rig: Rig, agent: FakeAgent) -> str:
+    run = await rig.start_version(await rig.workflow(["a", "b"], [("a", "b")], timeoutMs=60_000))
+    (offer,) = await agent.pull()
+    rig.clock.advance(60)
+    await Deadlines(rig.database, rig.orchestrator).tick()
+    await agent.report(offer)
+    return run.id
+
+
+async def a_run_that_nobody_took(rig: Rig, agent: FakeAgent) -> str:
+    run = await rig.start([{"id": "a", "queueTimeoutMs": 120_000}])
+    await agent.pull()
+    rig.clock.advance(60)
+    await OfferExpiry(rig.database, rig.orchestrator, 0).tick()
+    rig.clock.advance(120)
+    await Deadlines(rig.database, rig.orchestrator).tick()
+    return run.id
+
+
+async def a_run_in_the_only_slot(rig: Rig) -> str:
+    version = await rig.workflow(["a"], output="${{ nodes.a.state }}", concurrency={"limit": 1})
+    run, _ = await rig.start_version(version), await rig.start_version(version)
+    await Admission(rig.database, rig.orchestrator).tick()
+    await rig.orchestrator.pause(run.id, None)
     return run.id
 
 

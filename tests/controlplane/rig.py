@@ -94,15 +94,17 @@ class Rig:
         nodes: Sequence[str | Mapping[str, object]],
         edges: Sequence[tuple[str, str]] = (),
         conditions: Mapping[tuple[str, str], Mapping[str, str]] | None = None,
+        **policies: object,
     ) -> WorkflowVersion:
-        """Creates a workflow and returns its version; `conditions` are by edge."""
+        """Creates a workflow and returns its version; `conditions` are by edge, `policies` are of its runs."""
+        specs = [{"id": n} if isinstance(n, str) else n for n in nodes]
+        known = conditions or {}
         document = {
-            "nodes": [{"id": n, "type": "NOOP"} if isinstance(n, str) else {"type": "NOOP", **n} for n in nodes],
-            "edges": [
-                {"from": edge[0], "to": edge[1], "condition": (conditions or {}).get(edge, {})} for edge in edges
-            ],
+            "nodes": [{"type": "NOOP", **spec} for spec in specs],
+            "edges": [{"from": edge[0], "to": edge[1], "condition": known.get(edge, {})} for edge in edges],
+            **policies,
         }
-        ids = [str(node["id"]) for node in document["nodes"]]
+        ids = [str(spec["id"]) for spec in specs]
         plugin = PluginRef("NOOP", "", "", "python:noop:main", SideEffects.IDEMPOTENT)
         workflow_id, version_id = new_id(), new_id()
         version = WorkflowVersion(

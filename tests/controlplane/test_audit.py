@@ -95,6 +95,10 @@ OFFER_OF_B = "type = 'STEP_OFFERED' AND node_id = 'b'"
 START_OF_B = "type = 'STEP_STARTED' AND node_id = 'b'"
 SECOND_OFFER = "type = 'STEP_OFFERED' AND attempt = 2"
 SECOND = '{{"agentId":"id-of-busy","epoch":2}}'
+IN_GROUP = "concurrency_limit = 1, concurrency_group = 'g'"
+NOT_OVERDUE = "deadline_reached = 0, state = 'CANCELLED', error = NULL"
+SLOT = "INSERT INTO concurrency_slots VALUES ('g', 0, '{failed}', 0);"
+NO_END = "UPDATE events SET type = 'RUN_CANCELLED' WHERE type = 'RUN_TIMED_OUT'"
 LAST_CHUNK = "start = 4"
 
 # The invariant, what is wrong, the run that it is wrong with, and how it is made wrong.
@@ -115,6 +119,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("I4", "key", "retried", update("attempts", "execution_key = 'another'", "retried", "number = 1")),
     ("I4", "budget", "retried", of_dag('"maxAttempts": 2', '"maxAttempts": 1')),
     ("I4", "number handed out", "running", update("events", "attempt = 2", "running", OFFER_OF_B)),
+    ("I4", "attempts before the retry of the run", "again", update("steps", "attempt_base = 0, failures = 1", "again")),
     ("I5", "open edges", "running", update("steps", "open_edges = 0", "running", "node_id = 'c'")),
     ("I5", "satisfied edges", "succeeded", update("steps", "satisfied_edges = 1", "succeeded", "node_id = 'd'")),
     ("I5", "output that a condition read", "succeeded", update("steps", "output = '{{\"n\":1}}'", "succeeded")),
@@ -125,6 +130,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("I6", "end of a run", "succeeded", of_run("end_time = NULL", "succeeded")),
     ("I6", "end of a step", "succeeded", update("steps", "end_time = NULL", "succeeded")),
     ("I6", "error", "failed", of_run("error = NULL", "failed")),
+    ("I6", "output", "succeeded", of_run("output = '1'", "succeeded")),
     ("I7", "output of a failure", "failed", update("steps", "output = '1'", "failed")),
     ("I9", "report", "succeeded", update("attempts", "report_digest = NULL", "succeeded")),
     ("I10", "request of no run", "-", "UPDATE requests SET run_id = '-'"),
@@ -158,8 +164,24 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("I16", "line of no step", "running", append(READY, "z")),
     ("I16", "line that cannot follow", "running", append("STEP_SKIPPED", "b")),
     ("I16", "flag", "running", of_run("admitted = 0", "running")),
+    ("I16", "retries", "again", of_run("retries = 2", "again")),
+    (
+        "I16",
+        "deadline",
+        "overdue",
+        of_run("deadline_reached = 0, state = 'CANCELLED', error = NULL", "overdue") + NO_END,
+    ),
     ("I16", "rows of no run", "-", "UPDATE run_logs SET run_id = '-'"),
     ("I19", "slots", "", "UPDATE agents SET slots = 0"),
+    ("I19", "slot beyond the limit", "limited", "UPDATE concurrency_slots SET number = 1"),
+    ("I19", "slot of another group", "limited", "UPDATE concurrency_slots SET group_id = '-'"),
+    (
+        "I19",
+        "slot of a run that has ended",
+        "failed",
+        of_run("concurrency_limit = 1, concurrency_group = 'g'", "failed") + SLOT,
+    ),
+    ("I19", "slot of nobody", "limited", "DELETE FROM concurrency_slots"),
     ("I20", "holder", "lapsed", update("attempts", "agent_id = '-'", "lapsed")),
     ("I20", "admission", "resumed", as_slot("resumed") + swap("resumed", "RUN_ADMITTED", "STEP_OFFERED")),
     ("I21", "queue", "failed", update("steps", "queue_id = '-'", "failed")),
@@ -172,6 +194,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("I25", "enrollment token", "", "UPDATE enrollment_tokens SET token_hash = 'secret'"),
     ("I25", "password", "", "UPDATE users SET password_hash = 'secret'"),
     ("I28", "queue of nobody", "waiting", "DELETE FROM queues"),
+    ("I32", "place in the queue", "waiting", update("steps", "fair_key = 0", "waiting")),
     ("I30", "unreadable row", "failed", update("attempts", "error = '{{'", "failed")),
 ]
 

@@ -43,6 +43,8 @@ def _check_step(rows: RunRows, step: Step, edges: Sequence[Edge], findings: Find
     findings.equal("I5", "open_edges", still_open, step.open_edges, step.node_id)
     if step.state is not StepState.WAITING:
         findings.equal("I5", f"sources still open while {step.state}", 0, still_open, step.node_id)
+    if any(_reads_blob(rows, edge) for edge in ended):
+        return
     verdicts = [_is_satisfied(rows, edge) for edge in ended]
     findings.equal("I5", "satisfied_edges", verdicts.count(True), step.satisfied_edges, step.node_id)
     if not still_open and step.state is not StepState.WAITING:
@@ -76,6 +78,12 @@ def _is_satisfied(rows: RunRows, edge: Edge) -> bool | None:
         return edge.expression.evaluate_condition(Scope(rows.run_input, run, nodes))
     except ExpressionError:
         return None
+
+
+def _reads_blob(rows: RunRows, edge: Edge) -> bool:
+    """Tells whether the condition of an edge reads an output that is not among the rows."""
+    references = edge.expression.references if edge.expression else frozenset[str]()
+    return any(rows.steps[node_id].output_digest is not None for node_id in references - rows.outputs.keys())
 
 
 def _source(rows: RunRows, edge: Edge) -> Step:

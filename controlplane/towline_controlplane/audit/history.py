@@ -28,7 +28,7 @@ RUN_LINES: Mapping[E, RunState | None] = {
     E.RUN_QUEUED: None,
     E.RUN_ADMITTED: None,
     E.RUN_DEADLINE_REACHED: None,
-    E.RUN_RETRIED: RunState.RUNNING,
+    E.RUN_RETRIED: RunState.PENDING,
 }
 """Where a line leads the run; None: nowhere by itself."""
 
@@ -71,6 +71,7 @@ class _Step:
     epoch: int = 0
     not_before: int = 0
     agent_id: object = None
+    attempt_base: int = 0
     attempts: dict[int, frozenset[AttemptState]] = field(default_factory=dict[int, frozenset[AttemptState]])
     """What each attempt may be."""
 
@@ -83,7 +84,9 @@ class _Replay:
     findings: Findings
     state: RunState | None = None
     cancelled: bool = False
+    overdue: bool = False
     admitted: bool = True
+    retries: int = 0
     failed_steps: int = 0
     steps: dict[str, _Step] = field(default_factory=dict[str, _Step])
 
@@ -114,7 +117,7 @@ class _Replay:
         ends_as = _ATTEMPT_LINES.get(event.type)
         if ends_as is not None:
             step.attempts[event.attempt] = ends_as
-        elif target is S.CANCELLED and step.attempts.get(event.attempt, frozenset()) & _NOT_ENDED:
+        elif target in STEP_TERMINAL and step.attempts.get(event.attempt, frozenset()) & _NOT_ENDED:
             step.attempts[event.attempt] = frozenset({_A.CANCELLED})
 
     def _count_failure(self, event: Event, target: StepState) -> None:
@@ -143,6 +146,8 @@ def check_history(rows: RunRows, findings: Findings) -> None:
         replay.take(event)
     findings.equal("I16", "state by its history", replay.state, rows.run.state)
     findings.equal("I16", "cancel_requested by its history", replay.cancelled, rows.run.cancel_requested)
+    findings.equal("I16", "deadline_reached by its history", replay.overdue, rows.run.deadline_reached)
+    findings.equal("I16", "retries by its history", replay.retries, rows.run.retries)
     findings.equal("I16", "admitted by its history", replay.admitted, rows.run.admitted)
     findings.equal("I6", "failed_steps by its history", replay.failed_steps, rows.run.failed_steps)
     for node_id, known in replay.steps.items():
@@ -153,6 +158,7 @@ def _compare_step(rows: RunRows, node_id: str, known: _Step, findings: Findings)
     step = rows.steps[node_id]
     findings.equal("I16", "state by its history", known.state, step.state, node_id)
     findings.equal("I3", "epoch by its history", known.epoch, step.epoch, node_id)
+    findings.equal("I4", "attempt_base by its history", known.attempt_base, step.attempt_base, node_id)
     findings.equal("I13", "not_before by its history", known.not_before, step.not_before, node_id)
     own: dict[int, Attempt] = {attempt.number: attempt for attempt in rows.attempts.get(node_id, ())}
     findings.equal("I4", "attempts by its history", sorted(known.attempts), sorted(own), node_id)
@@ -188,6 +194,11 @@ def _available_at_once(_replay: _Replay, _event: Event, step: _Step) -> None:
     step.not_before = 0
 
 
+def _reset(_replay: _Replay, _event: Event, step: _Step) -> None:
+    step.not_before, step.agent_id = 0, None
+    step.attempt_base = max(step.attempts, default=0)
+
+
 def _available_later(_replay: _Replay, event: Event, step: _Step) -> None:
     delay: Any = event.details.get("delayMs", 0)
     step.not_before = event.time + delay * 1000
@@ -203,7 +214,7 @@ _STEP_EFFECTS: Mapping[E, Callable[[_Replay, Event, _Step], None]] = {
     E.STEP_OFFER_EXPIRED: _available_at_once,
     E.STEP_ATTEMPT_LOST: _available_at_once,
     E.STEP_RETRY_SCHEDULED: _available_later,
-    E.STEP_RESET: _available_at_once,
+    E.STEP_RESET: _reset,
 }
 
 
@@ -225,8 +236,13 @@ def _admit(replay: _Replay) -> None:
     replay.admitted = True
 
 
+def _time_out(replay: _Replay) -> None:
+    replay.cancelled = replay.overdue = True
+
+
 def _begin_again(replay: _Replay) -> None:
-    replay.cancelled, replay.failed_steps = False, 0
+    replay.cancelled, replay.overdue, replay.admitted, replay.failed_steps = False, False, True, 0
+    replay.retries += 1
 
 
 def _no_effect_on_run(_replay: _Replay) -> None: ...
@@ -234,6 +250,7 @@ def _no_effect_on_run(_replay: _Replay) -> None: ...
 
 _RUN_EFFECTS: Mapping[E, Callable[[_Replay], None]] = {
     E.RUN_CANCEL_REQUESTED: _cancel,
+    E.RUN_DEADLINE_REACHED: _time_out,
     E.RUN_QUEUED: _close,
     E.RUN_ADMITTED: _admit,
     E.RUN_RETRIED: _begin_again,

@@ -28,6 +28,8 @@ def check_run(rows: RunRows, findings: Findings) -> None:
     if ended:
         findings.equal("I6", "state", _final_state(rows), run.state)
         findings.equal("I6", f"has an error while {run.state}", run.state in _WITH_ERROR, run.error is not None)
+    mapped = run.state is RunState.SUCCEEDED and rows.dag.policies.output is not None
+    findings.equal("I6", f"has an output while {run.state}", mapped, run.output is not None)
 
 
 def check_states(rows: RunRows, findings: Findings) -> None:
@@ -38,6 +40,8 @@ def check_states(rows: RunRows, findings: Findings) -> None:
         findings.equal("I6", f"has an end_time while {step.state}", ended, step.end_time is not None, node_id)
         held = closed and step.state is StepState.READY
         findings.equal("I11", f"held while {step.state} in a run that is {rows.run.state}", held, step.held, node_id)
+        if step.state is StepState.READY:
+            findings.at_least("I32", "fair_key while READY", 1, step.fair_key, node_id)
         if rows.run.cancel_requested and not ended:
             findings.equal("I12", "state of an open step after the cancel", StepState.LEASED, step.state, node_id)
         if step.state is not StepState.SUCCEEDED:
@@ -53,4 +57,5 @@ def _final_state(rows: RunRows) -> RunState:
         return RunState.TIMED_OUT
     if rows.run.cancel_requested:
         return RunState.CANCELLED
-    return RunState.FAILED if rows.run.failed_steps else RunState.SUCCEEDED
+    without_output = rows.run.error is not None and rows.run.error.code == "OUTPUT"
+    return RunState.FAILED if rows.run.failed_steps or without_output else RunState.SUCCEEDED

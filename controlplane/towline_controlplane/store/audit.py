@@ -216,6 +216,25 @@ INSTALLATION_RULES = (
         ),
     ),
     Rule(
+        "I19",
+        "slot of a concurrency limit",
+        Statement(
+            "SELECT c.run_id, '', 'an admitted run of its group, below its limit of ' || r.concurrency_limit,"
+            " c.number || ' of a run that is ' || r.state FROM concurrency_slots c JOIN runs r ON r.id = c.run_id"
+            " WHERE r.end_time IS NOT NULL OR NOT r.admitted OR c.number >= r.concurrency_limit"
+            " OR coalesce(r.concurrency_group, '') <> c.group_id LIMIT ?"
+        ),
+    ),
+    Rule(
+        "I19",
+        "slot of an admitted run",
+        Statement(
+            "SELECT r.id, '', 'a slot of ' || r.concurrency_group, 'none' FROM runs r"
+            " WHERE r.concurrency_group IS NOT NULL AND r.admitted AND r.end_time IS NULL"
+            " AND NOT EXISTS (SELECT 1 FROM concurrency_slots c WHERE c.run_id = r.id) LIMIT ?"
+        ),
+    ),
+    Rule(
         "I20",
         "holder of an open attempt",
         Statement(
