@@ -22,7 +22,7 @@ from towline_controlplane.settings import Settings
 from towline_controlplane.store.database import Database
 from towline_controlplane.store.sqlite import DatabaseInUse
 from towline_controlplane.telemetry import configure_logging
-from towline_migrations import upgrade
+from towline_migrations import CannotMigrate, upgrade
 
 log = structlog.get_logger("towline_controlplane")
 
@@ -101,7 +101,7 @@ def main() -> int:
     configure_logging(settings.log_level)
     try:
         asyncio.run(serve(settings))
-    except (DatabaseInUse, TowlineError, ValueError, OSError, RuntimeError) as error:
+    except (CannotMigrate, DatabaseInUse, TowlineError, ValueError, OSError, RuntimeError) as error:
         log.error("cannot serve", reason=str(error))  # noqa: TRY400 - a reason for an operator, not a defect
         return 1
     return 0

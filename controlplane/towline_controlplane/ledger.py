@@ -19,6 +19,7 @@ from towline_controlplane.fairness import FairShares
 from towline_controlplane.model import Attempt, Event, Run, Step, StepState
 from towline_controlplane.store import concurrency, leases, runs
 from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.runs import Request, RequestKey
 
 StepKey = tuple[str, str]
 
@@ -30,6 +31,8 @@ class Needs:
     steps: tuple[StepKey, ...] = ()
     open_runs: tuple[str, ...] = ()
     whole_runs: tuple[str, ...] = ()
+    request: Request | None = None
+    """An idempotency key to take, unless it is taken."""
 
 
 @dataclass(slots=True)
@@ -61,12 +64,15 @@ class Ledger:
         self._shares = shares
         self._jitter = jitter
         self._views: dict[str, View] = {}
+        self._requests: dict[RequestKey, Request] = {}
         self._created: set[str] = set()
         self._ended: defaultdict[str, list[str]] = defaultdict(list)
 
     def load(self, needs: Iterable[Needs]) -> None:
-        """Locks the runs in the order of their ids, then loads the named steps with their newest attempts."""
+        """Takes the keys, locks the runs in the order of their ids, loads the steps with their newest attempts."""
         wanted = list(needs)
+        requests = [need.request for need in wanted if need.request is not None]
+        self._requests = runs.remember_requests(self.tx, requests) if requests else {}
         keys = {key for need in wanted for key in need.steps}
         opened = {run_id for need in wanted for run_id in need.open_runs}
         whole = {run_id for need in wanted for run_id in need.whole_runs}
@@ -97,6 +103,10 @@ class Ledger:
         """Returns the newest attempt of a loaded step as the batch has it."""
         view = self._views.get(run_id)
         return view.attempts.get(node_id) if view else None
+
+    def holder(self, request: Request) -> Request:
+        """Returns the request that has the idempotency key, which may be this one."""
+        return self._requests[request.key]
 
     def create(self, blueprint: Blueprint, request: RunRequest) -> Run:
         """Adds a new run with all its steps."""
@@ -149,13 +159,13 @@ class Ledger:
     def save(self) -> Changes:
         """Writes every changed row once."""
         self._enqueue()
-        events_of_new: dict[str, list[Event]] = {run_id: [] for run_id in self._created}
-        for event in self.changes.events:
-            if event.run_id in events_of_new:
-                events_of_new[event.run_id].append(event)
-        for run_id, events in events_of_new.items():
-            view = self._views[run_id]
-            runs.insert_run(self.tx, view.run, view.steps.values(), events)
+        views = [self._views[run_id] for run_id in self._created]
+        runs.insert_runs(
+            self.tx,
+            [view.run for view in views],
+            [step for view in views for step in view.steps.values()],
+            [event for event in self.changes.events if event.run_id in self._created],
+        )
         runs.save_changes(
             self.tx,
             [run for run in self.changes.runs.values() if run.id not in self._created],

@@ -13,8 +13,8 @@ class DatabaseSettings(BaseSettings):
 
     data_dir: Path = Field(Path(".towline"), alias="TOWLINE_DATA_DIR")
     """Folder for the embedded database and the plugin bundles."""
-    database_url: str = Field("", alias="DATABASE_URL")
-    """Empty means SQLite in the data folder."""
+    database_url: str = Field("", alias="DATABASE_URL", repr=False)
+    """`postgresql://user:password@host/name`, also with parameters of libpq. Empty means SQLite in the data folder."""
 
     @property
     def database(self) -> str:

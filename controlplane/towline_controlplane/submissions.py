@@ -19,6 +19,7 @@ from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotF
 from towline_controlplane.ledger import Ledger, Needs
 from towline_controlplane.model import Attempt, AttemptState, Lease, Run, RunState, StepState
 from towline_controlplane.store import concurrency, runs
+from towline_controlplane.store.runs import Request
 
 
 class Submission(Protocol):
@@ -45,23 +46,27 @@ class StartRun:
 
     @property
     def needs(self) -> Needs:
-        """Nothing exists yet."""
-        return Needs()
+        """Nothing exists yet but perhaps the request."""
+        return Needs(request=self._key)
 
     def decide(self, ledger: Ledger) -> Run:
         """Returns the new run, or the one that the first request with this id created."""
-        return self._remembered(ledger) or ledger.create(self.blueprint, self.request)
+        return self._started_before(ledger) or ledger.create(self.blueprint, self.request)
 
-    def _remembered(self, ledger: Ledger) -> Run | None:
+    def _started_before(self, ledger: Ledger) -> Run | None:
+        key = self._key
+        first = ledger.holder(key) if key is not None else None
+        if first is None or first.run_id == self.request.run_id:
+            return None
+        if first.digest != self.request_digest:
+            raise IdempotencyKeyReused("the idempotency key was used with another request")
+        return ledger.run(first.run_id) or runs.get_run(ledger.tx, first.run_id, self.request.owner_id)
+
+    @property
+    def _key(self) -> Request | None:
         if not self.request_id:
             return None
-        request = self.request
-        seen = runs.remember_request(ledger.tx, request.owner_id, self.request_id, self.request_digest, request.run_id)
-        if seen is None:
-            return None
-        if seen.digest != self.request_digest:
-            raise IdempotencyKeyReused("the idempotency key was used with another request")
-        return ledger.run(seen.run_id) or runs.get_run(ledger.tx, seen.run_id, request.owner_id)
+        return Request(self.request.owner_id, self.request_id, self.request_digest, self.request.run_id)
 
 
 @dataclass(frozen=True, slots=True)

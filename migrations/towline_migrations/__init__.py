@@ -4,46 +4,72 @@ A migration expands what the release before it can still use; what is no longer 
 """
 
 import os
-from collections.abc import Generator
+import random
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
+import psycopg
 import sqlalchemy
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, NullPool, event
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
+from psycopg.errors import LockNotAvailable
+from sqlalchemy import Connection, Engine, NullPool, event
+from sqlalchemy.exc import OperationalError
 
 _LOCK_WAIT_SECONDS = 60
+_LOCK_KEY = 0x746F776C696E65
+"""Of the advisory lock that one migrates under: `towline`."""
+
+_TABLE_LOCK_SECONDS = 2
+"""A statement that waits for its lock makes everybody behind it wait too: it gives up soon, and tries again later."""
 
 
-def upgrade(url: str) -> None:
-    """Brings the database at `url` to the newest schema, creating it if need be.
+class CannotMigrate(Exception):
+    """The database cannot be reached, or not be brought to the revision that was asked for."""
 
-    All or nothing; of several that start at once, one migrates while the others wait.
+
+def upgrade(url: str) -> str:
+    """Brings the database at `url` to the newest schema, creating what is not there, and returns its revision.
+
+    All or nothing; of several that start at once, one migrates while the others wait. Raises CannotMigrate.
     """
-    with _locked(url) as connection:
-        command.upgrade(_config(connection), "head")
+    return _migrate(url, lambda config: command.upgrade(config, "head"))
 
 
-def downgrade(url: str, revision: str) -> None:
+def downgrade(url: str, revision: str) -> str:
     """Takes the database at `url` back to `revision` (`base`: to nothing), all or nothing."""
-    with _locked(url) as connection:
-        command.downgrade(_config(connection), revision)
+    return _migrate(url, lambda config: command.downgrade(config, revision))
 
 
-def _config(connection: Connection) -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(files(__name__)))
-    config.attributes["connection"] = connection
-    return config
+def _migrate(url: str, work: Callable[[Config], None]) -> str:
+    def migrate(connection: Connection) -> str:
+        config = Config()
+        config.set_main_option("script_location", str(files(__name__)))
+        config.attributes["connection"] = connection
+        work(config)
+        return MigrationContext.configure(connection).get_current_revision() or "base"
+
+    scheme = url.partition("://")[0]
+    kinds = {"sqlite": _on_sqlite, "postgresql": _on_postgresql, "postgres": _on_postgresql}
+    if scheme not in kinds:
+        raise ValueError("the database URL is not of the form sqlite:///path or postgresql://user@host/name")
+    try:
+        return kinds[scheme](url, migrate)
+    except CommandError as error:
+        raise CannotMigrate(f"the database is of another release: {error}") from error
+    except OperationalError as error:
+        raise CannotMigrate(f"the database cannot be migrated: {error.orig}") from error
 
 
-@contextmanager
-def _locked(url: str) -> Generator[Connection]:
-    """Yields a connection in a transaction that no other one can write beside; commits it at the end."""
+def _on_sqlite(url: str, migrate: Callable[[Connection], str]) -> str:
+    """Migrates in a transaction that no other one can write beside."""
     location = sqlalchemy.make_url(url)
-    if location.get_backend_name() != "sqlite" or not location.database:
+    if not location.database:
         raise ValueError("the database URL is not of the form sqlite:///path")
     _create_private(Path(location.database))
     engine = sqlalchemy.create_engine(
@@ -51,7 +77,7 @@ def _locked(url: str) -> Generator[Connection]:
     )
     event.listen(engine, "begin", _begin_immediate)
     with engine.begin() as connection:
-        yield connection
+        return migrate(connection)
 
 
 def _create_private(path: Path) -> None:
@@ -61,3 +87,40 @@ def _create_private(path: Path) -> None:
 
 def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _on_postgresql(url: str, migrate: Callable[[Connection], str]) -> str:
+    """Migrates beside control planes that work, again and again until no table that it needs is in use."""
+    engine = sqlalchemy.create_engine("postgresql+psycopg://", creator=lambda: _connect(url), poolclass=NullPool)
+    deadline = time.monotonic() + _LOCK_WAIT_SECONDS
+    with _alone(engine):
+        while True:
+            try:
+                with engine.begin() as connection:
+                    connection.exec_driver_sql(
+                        f"SET LOCAL lock_timeout = '{_TABLE_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0"
+                    )
+                    return migrate(connection)
+            except OperationalError as error:
+                if not isinstance(error.orig, LockNotAvailable) or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0.1, 0.5))  # noqa: S311 - no secret
+
+
+@contextmanager
+def _alone(engine: Engine) -> Generator[None]:
+    """Keeps others from migrating for as long as a connection of its own lives."""
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_WAIT_SECONDS}s'")
+        connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK_KEY})")
+        connection.commit()
+        yield
+        connection.exec_driver_sql(f"SELECT pg_advisory_unlock({_LOCK_KEY})")
+
+
+def _connect(url: str) -> "psycopg.Connection[tuple[object, ...]]":
+    try:
+        return psycopg.connect(url, fallback_application_name="towline-migrate", connect_timeout=10)
+    except psycopg.ProgrammingError:
+        # What libpq says of it holds the URL, and that a password.
+        raise ValueError("the database URL is not of the form postgresql://user:password@host/name") from None

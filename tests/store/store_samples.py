@@ -160,7 +160,7 @@ def a_plugin_version(version: str = "1.0.0", **fields: Any) -> PluginVersion:
 
 
 def add_run(tx: Transaction, run_id: str = "run-1", steps: tuple[Step, ...] | None = None, **fields: Any) -> None:
-    runs.insert_run(tx, a_run(run_id, **fields), (a_step(run_id),) if steps is None else steps, ())
+    runs.insert_runs(tx, [a_run(run_id, **fields)], (a_step(run_id),) if steps is None else steps, ())
 
 
 def add_lease(tx: Transaction, run_id: str = "run-1", node_id: str = "a", **fields: Any) -> Attempt:

@@ -70,9 +70,9 @@ def test_an_exception_rolls_back_everything_and_is_raised(store: Store) -> None:
 def test_a_failed_statement_rolls_back_what_came_before_it(store: Store) -> None:
     def work(tx: Transaction) -> None:
         add_run(tx)
-        runs.insert_run(tx, a_run(), (), ())
+        runs.insert_runs(tx, [a_run()], (), ())
 
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(Exception, match=r"(?i)unique"):
         store.write(work)
     assert store.read(runs.get_run, "run-1", None) is None
 
@@ -141,7 +141,7 @@ def test_several_readers_read_at_the_same_time(store: Store) -> None:
 
 
 def test_a_reader_cannot_write(store: Store) -> None:
-    with pytest.raises(Exception, match="readonly"):
+    with pytest.raises(Exception, match=r"read-?only"):
         store.read(queues.ensure_queues, {"q": {}})
     assert store.read(queue_ids) == []
 

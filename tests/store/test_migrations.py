@@ -7,10 +7,9 @@ import pytest
 import sqlalchemy
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy.exc import OperationalError
 
 from towline_controlplane.store import tables
-from towline_migrations import downgrade, upgrade
+from towline_migrations import CannotMigrate, downgrade, upgrade
 
 NEWEST = "0002"
 
@@ -99,7 +98,7 @@ def test_a_failed_upgrade_leaves_nothing_behind(tmp_path: Path) -> None:
     path = tmp_path / "towline.db"
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE log_chunks (in_the_way)")
-    with pytest.raises(OperationalError, match="log_chunks already exists"):
+    with pytest.raises(CannotMigrate, match="log_chunks already exists"):
         upgrade(url_of(path))
     assert schema(path).keys() == {"log_chunks"}
     connection.execute("DROP TABLE log_chunks")

@@ -28,7 +28,7 @@ async def main():
         run_id = f"run-{number}"
         steps = [a_step(run_id, node_id) for node_id in "abcdefgh"]
         events = [an_event(run_id, sequence) for sequence in range(1, 9)]
-        await database.write(lambda tx: runs.insert_run(tx, a_run(run_id, open_steps=8), steps, events))
+        await database.write(lambda tx: runs.insert_runs(tx, [a_run(run_id, open_steps=8)], steps, events))
         print(number, flush=True)
 
 asyncio.run(main())

@@ -20,7 +20,7 @@ STATES = [(table, state, state in terminal) for table, states, terminal in MACHI
 
 
 def add_all(tx: Transaction) -> None:
-    runs.insert_run(tx, a_run(), [a_step()], ())
+    runs.insert_runs(tx, [a_run()], [a_step()], ())
     runs.save_changes(tx, attempts=[an_attempt()])
     users.insert_user(tx, a_user())
     plugins.insert_plugin(tx, a_plugin())

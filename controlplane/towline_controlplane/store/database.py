@@ -5,47 +5,32 @@ transaction does is the caller's affair; what a kind of database needs is its ba
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+import itertools
+import random
+import time
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol, TypeVar
 
 import sqlalchemy
+import structlog
 from sqlalchemy import Connection
 
+from towline_controlplane.store.postgres import PostgresBackend
 from towline_controlplane.store.sqlite import SqliteBackend
-from towline_controlplane.store.statements import Statement
+from towline_controlplane.store.statements import Batch, Statement
 
 T = TypeVar("T")
 
 _READERS = 4
+_REPETITIONS = 5
+_PAUSE_SECONDS = 0.01
 
-
-@dataclass(frozen=True, slots=True)
-class Transaction:
-    """An open transaction: `now` is the database's clock (µs), read once when it began.
-
-    `connection` is for everyday statements, `driver` (its DBAPI connection) for the hot ones.
-    """
-
-    connection: Connection
-    driver: Any
-    dialect: str
-    now: int
-
-    def fetch(self, statement: Statement, *parameters: object) -> list[tuple[Any, ...]]:
-        """Returns all rows of a hot statement."""
-        return self.driver.execute(statement.text[self.dialect], parameters).fetchall()
-
-    def execute_many(self, statement: Statement, rows: Sequence[Sequence[object]]) -> int:
-        """Runs a hot statement once for each of `rows`; returns how many rows of the database it changed in all."""
-        if not rows:
-            return 0
-        cursor = self.driver.cursor()
-        cursor.executemany(statement.text[self.dialect], rows)
-        return cursor.rowcount
+log = structlog.get_logger(__name__)
 
 
 class Backend(Protocol):
@@ -61,6 +46,26 @@ class Backend(Protocol):
         """Begins a transaction and returns the database's time (µs)."""
         ...
 
+    def commit(self, driver: Any) -> None:
+        """Commits durably."""
+        ...
+
+    def fetch(self, driver: Any, statement: Statement, parameters: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Returns all rows of a hot query."""
+        ...
+
+    def execute_many(self, driver: Any, batches: Sequence[Batch]) -> list[int]:
+        """Runs hot statements, each for all its rows; returns how many rows of the database each changed."""
+        ...
+
+    def is_lost(self, driver: Any) -> bool:
+        """Tells whether a connection is of no more use."""
+        ...
+
+    def may_repeat(self, error: BaseException) -> bool:
+        """Tells whether the database has surely rolled back, for a reason that a repetition can outrun."""
+        ...
+
     def translate(self, error: BaseException) -> BaseException:
         """Returns Unavailable for a failure of the database itself, any other error as it is."""
         ...
@@ -68,6 +73,41 @@ class Backend(Protocol):
     def close(self) -> None:
         """Gives up what the backend holds beside its connections."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """An open transaction: `now` is the database's clock (µs), read once when it began.
+
+    `connection` is for everyday statements, `driver` (its DBAPI connection) for the hot ones.
+    """
+
+    connection: Connection
+    driver: Any
+    backend: Backend
+    now: int
+
+    @property
+    def dialect(self) -> str:
+        """The kind of database."""
+        return self.backend.dialect
+
+    def fetch(self, statement: Statement, *parameters: object) -> list[tuple[Any, ...]]:
+        """Returns all rows of a hot query."""
+        return self.backend.fetch(self.driver, statement, parameters)
+
+    def execute_many(self, *batches: Batch) -> list[int]:
+        """Runs hot statements in their order, each for all its rows, in one round trip; returns how many each changed.
+
+        A row counts once for each time that a statement changed it.
+        """
+        work = [(index, batch) for index, batch in enumerate(batches) if batch[1]]
+        changed = [0] * len(batches)
+        if work:
+            counts = self.backend.execute_many(self.driver, [batch for _, batch in work])
+            for (index, _), count in zip(work, counts, strict=True):
+                changed[index] = count
+        return changed
 
 
 class Database:
@@ -84,14 +124,12 @@ class Database:
 
     @classmethod
     def open(cls, url: str, *, clock: Callable[[], int] | None = None, read_only: bool = False) -> "Database":
-        """Opens the migrated database at `url`; raises DatabaseInUse if another control plane has its file.
+        """Opens the migrated database at `url`; raises Unavailable if it cannot be reached.
 
-        A `read_only` one may be open beside it. `clock` (µs) stands in for the database's own.
+        Raises DatabaseInUse if another control plane has its file; a `read_only` one may be open beside it. `clock`
+        (µs) stands in for the database's own.
         """
-        location = sqlalchemy.make_url(url)
-        if location.get_backend_name() != "sqlite" or not location.database:
-            raise ValueError("the database URL is not of the form sqlite:///path")
-        return cls(SqliteBackend(Path(location.database), clock, read_only=read_only))
+        return cls(_backend(url, clock, read_only=read_only))
 
     async def write(self, work: Callable[[Transaction], T]) -> T:
         """Returns what `work` returns once its transaction is durably committed; rolls back on any exception.
@@ -114,15 +152,23 @@ class Database:
         self._backend.close()
 
 
+def _backend(url: str, clock: Callable[[], int] | None, *, read_only: bool) -> Backend:
+    scheme = url.partition("://")[0]
+    if scheme in ("postgresql", "postgres"):
+        return PostgresBackend(url, clock, read_only=read_only)
+    path = sqlalchemy.make_url(url).database if scheme == "sqlite" else None
+    if not path:
+        raise ValueError("the database URL is not of the form sqlite:///path or postgresql://user@host/name")
+    return SqliteBackend(Path(path), clock, read_only=read_only)
+
+
 class _Threads:
-    """A number of threads, and a connection for each."""
+    """A number of threads, and a link for each."""
 
     def __init__(self, backend: Backend, name: str, count: int, *, writes: bool) -> None:
-        self._backend = backend
-        self._writes = writes
-        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        self._idle: SimpleQueue[_Link] = SimpleQueue()
         for _ in range(count):
-            self._idle.put(backend.connect(writes=writes))
+            self._idle.put(_Link(backend, writes=writes))
         self._executor = ThreadPoolExecutor(count, thread_name_prefix=name)
 
     async def transact(self, work: Callable[[Transaction], T]) -> T:
@@ -134,25 +180,96 @@ class _Threads:
             self._idle.get().close()
 
     def _transact(self, work: Callable[[Transaction], T]) -> T:
-        connection = self._idle.get()
+        link = self._idle.get()
         try:
-            return self._run(connection, work)
+            return link.transact(work)
+        finally:
+            self._idle.put(link)
+
+
+class _Link:
+    """A connection that is made anew when it is lost; one thread uses it at a time."""
+
+    def __init__(self, backend: Backend, *, writes: bool) -> None:
+        self._backend = backend
+        self._writes = writes
+        self._connection: Connection | None = None
+        self._driver: Any = None
+        self._committing = False
+        self._is_away = False
+        with self._translated_errors():
+            self._connect()
+
+    def transact(self, work: Callable[[Transaction], T]) -> T:
+        """Returns what `work` returns, in a transaction of its own; raises Unavailable if the database is away.
+
+        What the database surely rolled back is repeated: a transaction that lost against another one, and one whose
+        connection was gone before the commit was sent.
+        """
+        with self._translated_errors():
+            for repetition in itertools.count():
+                try:
+                    return self._attempt(work)
+                except BaseException as error:
+                    if not self._may_repeat(error, repetition):
+                        raise
+                time.sleep(random.uniform(0, _PAUSE_SECONDS * 2**repetition))  # noqa: S311 - no secret
+            raise AssertionError
+
+    def close(self) -> None:
+        """Closes the connection."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if self._backend.is_lost(self._driver):
+            connection.invalidate()
+        connection.close()
+
+    def _attempt(self, work: Callable[[Transaction], T]) -> T:
+        self._committing = False
+        connection = self._connect()
+        try:
+            now = self._backend.begin(self._driver, writes=self._writes)
+            result = work(Transaction(connection, self._driver, self._backend, now))
+            self._committing = True
+            self._backend.commit(self._driver)
+        finally:
+            if not self._backend.is_lost(self._driver):
+                # After the commit there is nothing to roll back but what SQLAlchemy believes to be open.
+                self._driver.rollback()
+                connection.rollback()
+        return result
+
+    def _connect(self) -> Connection:
+        if self._connection is None or self._backend.is_lost(self._driver):
+            self.close()
+            self._connection = self._backend.connect(writes=self._writes)
+            self._driver = self._connection.connection.dbapi_connection
+        return self._connection
+
+    def _may_repeat(self, error: BaseException, repetition: int) -> bool:
+        if self._backend.may_repeat(error):
+            return repetition < _REPETITIONS
+        was_lost = self._connection is not None and self._backend.is_lost(self._driver)
+        return was_lost and not self._committing and repetition == 0
+
+    @contextmanager
+    def _translated_errors(self) -> Generator[None]:
+        try:
+            yield
         except BaseException as error:
             translated = self._backend.translate(error)
             if translated is error:
                 raise
+            self._note(away=True, reason=str(getattr(error, "orig", error)))
+            # The next transaction begins with a new connection, perhaps to another server.
+            self.close()
             raise translated from error
-        finally:
-            self._idle.put(connection)
+        self._note(away=False)
 
-    def _run(self, connection: Connection, work: Callable[[Transaction], T]) -> T:
-        driver: Any = connection.connection.dbapi_connection
-        try:
-            now = self._backend.begin(driver, writes=self._writes)
-            result = work(Transaction(connection, driver, self._backend.dialect, now))
-            driver.commit()
-        finally:
-            # After the commit there is nothing to roll back but what SQLAlchemy believes to be open.
-            driver.rollback()
-            connection.rollback()
-        return result
+    def _note(self, *, away: bool, reason: str = "") -> None:
+        if away and not self._is_away:
+            log.warning("the database cannot be used", reason=reason)
+        if self._is_away and not away:
+            log.info("the database can be used again")
+        self._is_away = away

@@ -4,7 +4,8 @@ A lease is open while its attempt is, and current while its step is LEASED on th
 went back keeps its attempt open, but not its lease.
 """
 
-from collections import Counter
+import json
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,20 +15,38 @@ from sqlalchemy import ColumnElement, FromClause, and_, select, text
 from towline_controlplane.model import Attempt, Step, StepState
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.rows import ATTEMPT
-from towline_controlplane.store.runs import load_steps
-from towline_controlplane.store.statements import Statement
+from towline_controlplane.store.rows import ATTEMPT, STEP
+from towline_controlplane.store.runs import StepKey
+from towline_controlplane.store.statements import Statement, as_json, listed
+
+_DUE = f"{tables.CLAIMABLE} AND not_before <= ?"
 
 # The order of the columns is that of the claims; all are in the index, so that no row is read in vain.
 _CANDIDATES = Statement(
-    "SELECT -priority, fair_key, run_id, position, node_id FROM steps s"  # noqa: S608
-    f" WHERE queue_id = ? AND {tables.CLAIMABLE} AND not_before <= ?"
-    " ORDER BY priority DESC, fair_key, run_id, position LIMIT ? {claim}"
+    "SELECT -priority, fair_key, run_id, position, node_id FROM steps"  # noqa: S608 - our own names, here and below
+    f" WHERE queue_id = ? AND {_DUE} ORDER BY priority DESC, fair_key, run_id, position LIMIT ?"
 )
 _FIRST_KEY = Statement(
     "SELECT fair_key FROM steps"  # noqa: S608
     f" WHERE queue_id = ? AND priority = ? AND {tables.CLAIMABLE} AND not_before <= ? ORDER BY fair_key LIMIT 1"
 )
+_CANDIDATES_OF_ALL = Statement(
+    "SELECT q.number, c.* FROM json_array_elements_text(?::json) WITH ORDINALITY AS q (id, number)"  # noqa: S608
+    " CROSS JOIN LATERAL (SELECT -priority, fair_key, run_id, position, node_id FROM steps"
+    f" WHERE queue_id = q.id AND {_DUE} ORDER BY priority DESC, fair_key, run_id, position LIMIT ?) AS c"
+)
+# Beside other control planes: the runs are locked one by one as steps are taken from them, and those that somebody else
+# has locked are passed over, so that a claim never waits while it holds a lock.
+_LOCK_RUNS_OF = Statement(
+    "SELECT k.step ->> 0, k.step ->> 1 FROM json_array_elements(?::json) WITH ORDINALITY AS k (step, number)"
+    " JOIN runs r ON r.id = k.step ->> 0 ORDER BY k.number LIMIT ? {lock} SKIP LOCKED"
+)
+_LOAD_DUE = Statement(
+    f"SELECT {listed(STEP.names, 's')} FROM {{keys}} CROSS JOIN steps s"  # noqa: S608
+    f" WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND {_DUE}"
+)
+_SPARE = 64
+"""Candidates beyond those wanted, in case that some have to be passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +60,35 @@ class OpenLease:
 def select_claimable(tx: Transaction, queue_ids: Collection[str], limit: int, chance: float = 0.0) -> list[Step]:
     """Returns READY steps that are not held and due, those of the highest priority first, and queues in turn.
 
-    `chance` in [0, 1) picks the queue that begins. They are the transaction's own: another one that asks meanwhile
-    gets others.
+    `chance` in [0, 1) picks the queue that begins. They are the transaction's own, and their runs are locked: another
+    one that asks meanwhile gets others. Steps of runs that another transaction has locked are left out.
     """
-    queues = [tx.fetch(_CANDIDATES, queue_id, tx.now, limit) for queue_id in sorted(set(queue_ids))]
+    keys = _SELECT[tx.dialect](tx, sorted(set(queue_ids)), limit, chance)
+    # Between its selection and the lock of its run a step may have been taken.
+    found = map(STEP.load, tx.fetch(_LOAD_DUE, as_json(keys), tx.now)) if keys else ()
+    steps = {(step.run_id, step.node_id): step for step in found}
+    return [steps[key] for key in keys if key in steps]
+
+
+def _select_alone(tx: Transaction, queue_ids: Sequence[str], limit: int, chance: float) -> list[StepKey]:
+    queues = [tx.fetch(_CANDIDATES, queue_id, tx.now, limit) for queue_id in queue_ids]
+    return _keys(queues, chance)[:limit]
+
+
+def _select_beside_others(tx: Transaction, queue_ids: Sequence[str], limit: int, chance: float) -> list[StepKey]:
+    queues: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+    for number, *row in tx.fetch(_CANDIDATES_OF_ALL, as_json(queue_ids), tx.now, limit + _SPARE):
+        queues[number].append(tuple(row))
+    keys = _keys([queues[number] for number in sorted(queues)], chance)[: limit + _SPARE]
+    return [(run_id, node_id) for run_id, node_id in tx.fetch(_LOCK_RUNS_OF, json.dumps(keys), limit)] if keys else []
+
+
+_SELECT = {"sqlite": _select_alone, "postgresql": _select_beside_others}
+
+
+def _keys(queues: Iterable[Sequence[tuple[Any, ...]]], chance: float) -> list[StepKey]:
     candidates = in_turn([rows for rows in queues if rows], chance)
-    keys = [(run_id, node_id) for *_, run_id, _, node_id in candidates[:limit]]
-    steps = {(step.run_id, step.node_id): step for step in load_steps(tx, keys)}
-    return [steps[key] for key in keys]
+    return [(run_id, node_id) for *_, run_id, _, node_id in candidates]
 
 
 def in_turn(queues: Sequence[Sequence[tuple[Any, ...]]], chance: float) -> list[tuple[Any, ...]]:

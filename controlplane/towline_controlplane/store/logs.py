@@ -13,20 +13,18 @@ from sqlalchemy import Select, and_, func, not_, select
 
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.statements import Statement, as_json, insert, upsert
+from towline_controlplane.store.statements import Statement, as_json, insert, insert_if_absent, update, upsert
 
-_LOCK_RUN = Statement(
-    "INSERT INTO run_logs (run_id, chunks) VALUES (?, 0)"
-    " ON CONFLICT (run_id) DO UPDATE SET chunks = run_logs.chunks RETURNING chunks"
-)
-_COUNT_CHUNKS = Statement("UPDATE run_logs SET chunks = ? WHERE run_id = ?")
+_FIRST_OF_RUN = insert_if_absent("run_logs", ("run_id", "chunks"))
+_LOCK_RUNS = Statement("SELECT r.run_id, r.chunks FROM run_logs r WHERE r.run_id IN {ids} ORDER BY r.run_id {lock}")
+_COUNT_CHUNKS = update("run_logs", ("chunks",), key=("run_id",))
 _LOAD_SIZES = Statement(
     "SELECT l.run_id, l.node_id, l.attempt, l.size, l.final FROM {keys} CROSS JOIN attempt_logs l"
     " WHERE l.run_id = k.run_id AND l.node_id = k.node_id"
 )
 _KEY = ("run_id", "node_id", "attempt")
-_PUT_SIZE = Statement(upsert("attempt_logs", (*_KEY, "size", "final"), key=_KEY))
-_INSERT_CHUNK = Statement(insert("log_chunks", ("run_id", "arrival", "node_id", "attempt", "start", "data")))
+_PUT_SIZE = upsert("attempt_logs", (*_KEY, "size", "final"), key=_KEY)
+_INSERT_CHUNK = insert("log_chunks", ("run_id", "arrival", "node_id", "attempt", "start", "data"))
 
 _FETCH_ROWS = 16
 
@@ -86,9 +84,11 @@ def append_many(tx: Transaction, appends: Sequence[LogAppend]) -> list[int]:
     counts = _lock_runs(tx, appends)
     growth = _Growth(counts, load_sizes(tx, {(append.run_id, append.node_id) for append in appends}))
     offsets = [growth.take(append) for append in appends]
-    tx.execute_many(_INSERT_CHUNK, growth.chunks)
-    tx.execute_many(_PUT_SIZE, [(*key, size.size, size.final) for key, size in growth.grown.items()])
-    tx.execute_many(_COUNT_CHUNKS, [(count, run_id) for run_id, count in growth.counts.items()])
+    tx.execute_many(
+        (_INSERT_CHUNK, growth.chunks),
+        (_PUT_SIZE, [(*key, size.size, size.final) for key, size in growth.grown.items()]),
+        (_COUNT_CHUNKS, [(count, run_id) for run_id, count in growth.counts.items()]),
+    )
     return offsets
 
 
@@ -144,7 +144,8 @@ class _Growth:
 
 def _lock_runs(tx: Transaction, appends: Sequence[LogAppend]) -> dict[str, int]:
     run_ids = sorted({append.run_id for append in appends})
-    return {run_id: tx.fetch(_LOCK_RUN, run_id)[0][0] for run_id in run_ids}
+    tx.execute_many((_FIRST_OF_RUN, [(run_id, 0) for run_id in run_ids]))
+    return dict(tx.fetch(_LOCK_RUNS, as_json(run_ids)))
 
 
 def _chunks(run_id: str, node_id: str | None, after: LogPosition | None) -> Select[Any, Any, Any, Any, Any]:

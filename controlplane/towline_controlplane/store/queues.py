@@ -7,13 +7,16 @@ from sqlalchemy import select
 
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.rows import insert_if_absent, to_json
+from towline_controlplane.store.rows import to_json
+from towline_controlplane.store.statements import insert_if_absent
+
+_INSERT_QUEUE = insert_if_absent("queues", ("id", "labels"))
 
 
 def ensure_queues(tx: Transaction, labels_by_id: Mapping[str, Mapping[str, str]]) -> None:
     """Makes sure that the queues exist; those that do stay as they are."""
-    for queue_id, labels in sorted(labels_by_id.items()):
-        insert_if_absent(tx.connection, tables.queues, {"id": queue_id, "labels": to_json(dict(labels))})
+    rows = [(queue_id, to_json(dict(labels))) for queue_id, labels in sorted(labels_by_id.items())]
+    tx.execute_many((_INSERT_QUEUE, rows))
 
 
 def all_queues(tx: Transaction) -> dict[str, dict[str, str]]:

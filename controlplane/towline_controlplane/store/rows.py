@@ -10,7 +10,7 @@ from operator import attrgetter, itemgetter
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, Table
-from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects import postgresql, sqlite
 
 from towline_controlplane.model import (
     AgentRecord,
@@ -37,7 +37,7 @@ from towline_controlplane.model import (
 
 T = TypeVar("T")
 
-_INSERTS = {"sqlite": sqlite.insert}
+_INSERTS = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def insert_if_absent(connection: Connection, table: Table, row: Mapping[str, Any
     """Inserts a row unless one of its unique keys is taken; tells whether it did. The transaction stays usable."""
     dialect_insert = _INSERTS[connection.dialect.name]
     statement = dialect_insert(table).values(row).on_conflict_do_nothing()
-    return connection.execute(statement).rowcount == 1
+    return connection.execute(statement, execution_options={"preserve_rowcount": True}).rowcount == 1
 
 
 to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

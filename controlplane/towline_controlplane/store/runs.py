@@ -1,6 +1,6 @@
 """Runs with their steps, attempts and history: loaded by key, saved many at a time, listed page by page."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +9,23 @@ from sqlalchemy import Select, select, text, tuple_
 from towline_controlplane.model import Attempt, Event, Run, RunState, Step
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.rows import ATTEMPT, EVENT, RUN, STEP, insert_if_absent
-from towline_controlplane.store.statements import Statement, as_json, insert, listed, update, upsert
+from towline_controlplane.store.rows import ATTEMPT, EVENT, RUN, STEP
+from towline_controlplane.store.statements import (
+    Batch,
+    Statement,
+    as_json,
+    insert,
+    insert_if_absent,
+    listed,
+    update,
+    upsert,
+)
 
 StepKey = tuple[str, str]
 """Run id and node id."""
+
+RequestKey = tuple[str, str]
+"""Owner id and idempotency key."""
 
 _RUN_ROW = tuple(name for name in RUN.names if name != "input")
 _RUN_CHANGES = (
@@ -24,14 +36,14 @@ _RUN_CHANGES = (
 _STEP_KEY = ("run_id", "node_id")
 _STEP_CHANGES = tuple(name for name in STEP.names if name not in (*_STEP_KEY, "position", "map_index"))
 
-_INSERT_RUN = Statement(insert("runs", _RUN_ROW))
-_INSERT_INPUT = Statement(insert("run_inputs", ("run_id", "input")))
-_INSERT_STEP = Statement(insert("steps", STEP.names))
-_INSERT_EVENT = Statement(insert("events", EVENT.names))
-_UPDATE_RUN = Statement(update("runs", _RUN_CHANGES, key=("id",)))
-_UPDATE_STEP = Statement(update("steps", _STEP_CHANGES, key=_STEP_KEY))
-_PUT_ATTEMPT_IF_OPEN = Statement(
-    upsert("attempts", ATTEMPT.names, key=("run_id", "node_id", "number")) + " WHERE attempts.end_time IS NULL"
+_INSERT_RUN = insert("runs", _RUN_ROW)
+_INSERT_INPUT = insert("run_inputs", ("run_id", "input"))
+_INSERT_STEP = insert("steps", STEP.names)
+_INSERT_EVENT = insert("events", EVENT.names)
+_UPDATE_RUN = update("runs", _RUN_CHANGES, key=("id",))
+_UPDATE_STEP = update("steps", _STEP_CHANGES, key=_STEP_KEY)
+_PUT_ATTEMPT_IF_OPEN = upsert(
+    "attempts", ATTEMPT.names, key=("run_id", "node_id", "number"), only_if="attempts.end_time IS NULL"
 )
 
 _RUN_LIST = ", ".join("i.input" if name == "input" else f"r.{name}" for name in RUN.names)
@@ -57,6 +69,12 @@ _LOAD_OUTPUTS = Statement(
     " WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND s.state = 'SUCCEEDED' AND s.output IS NOT NULL"
 )
 
+_TAKE_KEY_IF_FREE = insert_if_absent("requests", ("owner_id", "request_id", "digest", "run_id", "create_time"))
+_LOAD_REQUESTS = Statement(
+    "SELECT q.owner_id, q.request_id, q.digest, q.run_id FROM {keys} CROSS JOIN requests q"
+    " WHERE q.owner_id = k.run_id AND q.request_id = k.node_id"
+)
+
 _new_run = RUN.picker(_RUN_ROW)
 _changed_run = RUN.picker((*_RUN_CHANGES, "id"))
 _changed_step = STEP.picker((*_STEP_CHANGES, *_STEP_KEY))
@@ -76,19 +94,29 @@ class RunFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class RememberedRequest:
-    """The request that came with an idempotency key first."""
+class Request:
+    """An idempotency key, and the digest of what came with it for which run."""
 
+    owner_id: str
+    request_id: str
     digest: str
     run_id: str
 
+    @property
+    def key(self) -> RequestKey:
+        """Keys of different owners never collide."""
+        return self.owner_id, self.request_id
 
-def insert_run(tx: Transaction, run: Run, steps: Iterable[Step], events: Iterable[Event]) -> None:
-    """Inserts a run with all its steps and first events."""
-    tx.execute_many(_INSERT_RUN, [_new_run(run)])
-    tx.execute_many(_INSERT_INPUT, [(run.id, run.input)])
-    tx.execute_many(_INSERT_STEP, [STEP.values(step) for step in steps])
-    tx.execute_many(_INSERT_EVENT, [EVENT.values(event) for event in events])
+
+def insert_runs(tx: Transaction, runs: Iterable[Run], steps: Iterable[Step], events: Iterable[Event]) -> None:
+    """Inserts runs with all their steps and first events."""
+    runs = tuple(runs)
+    tx.execute_many(
+        (_INSERT_RUN, [_new_run(run) for run in runs]),
+        (_INSERT_INPUT, [(run.id, run.input) for run in runs]),
+        (_INSERT_STEP, [STEP.values(step) for step in steps]),
+        (_INSERT_EVENT, [EVENT.values(event) for event in events]),
+    )
 
 
 def lock_runs(tx: Transaction, run_ids: Collection[str]) -> dict[str, Run]:
@@ -141,15 +169,22 @@ def save_changes(
     attempts: Iterable[Attempt] = (),
     events: Iterable[Event] = (),
 ) -> None:
-    """Updates runs and steps, inserts or replaces attempts, inserts events, all in the order given.
+    """Updates runs and steps, inserts or replaces attempts, inserts events; of a row that comes twice the later stands.
 
     Raises RowMissing when a run or step is not there, or when an attempt has ended before (I1). What is fixed when a
     run is created (owner, input, labels, position, …) is left as it is.
     """
-    _must_change(tx, _UPDATE_RUN, [_changed_run(run) for run in runs])
-    _must_change(tx, _UPDATE_STEP, [_changed_step(step) for step in steps])
-    _must_change(tx, _PUT_ATTEMPT_IF_OPEN, [ATTEMPT.values(attempt) for attempt in attempts])
-    tx.execute_many(_INSERT_EVENT, [EVENT.values(event) for event in events])
+    last_steps = {(step.run_id, step.node_id): step for step in steps}
+    last_attempts = {(attempt.run_id, attempt.node_id, attempt.number): attempt for attempt in attempts}
+    batches: tuple[Batch, ...] = (
+        (_UPDATE_RUN, [_changed_run(run) for run in runs]),
+        (_UPDATE_STEP, [_changed_step(step) for step in last_steps.values()]),
+        (_PUT_ATTEMPT_IF_OPEN, [ATTEMPT.values(attempt) for attempt in last_attempts.values()]),
+        (_INSERT_EVENT, [EVENT.values(event) for event in events]),
+    )
+    for (statement, rows), changed in zip(batches, tx.execute_many(*batches), strict=True):
+        if changed != len(rows):
+            raise RowMissing(f"{changed} of {len(rows)} rows changed: {statement.text[tx.dialect][:60]}…")
 
 
 def get_run(tx: Transaction, run_id: str, owner_id: str | None) -> Run | None:
@@ -198,23 +233,15 @@ def output_steps(tx: Transaction, run_id: str, node_ids: Iterable[str]) -> dict[
     return {node_id: output for (_, node_id), output in outputs.items()}
 
 
-def remember_request(
-    tx: Transaction, owner_id: str, request_id: str, digest: str, run_id: str
-) -> RememberedRequest | None:
-    """Takes an owner's idempotency key for a run and returns None; if it is taken, returns for what (I10)."""
-    requests = tables.requests
-    row = {"owner_id": owner_id, "request_id": request_id, "digest": digest, "run_id": run_id, "create_time": tx.now}
-    if insert_if_absent(tx.connection, requests, row):
-        return None
-    query = select(requests.c.digest, requests.c.run_id)
-    known = query.where(requests.c.owner_id == owner_id, requests.c.request_id == request_id)
-    return RememberedRequest(*tx.connection.execute(known).one())
+def remember_requests(tx: Transaction, requests: Iterable[Request]) -> dict[RequestKey, Request]:
+    """Takes idempotency keys, the first one to come wins (I10); returns by key who has it now.
 
-
-def _must_change(tx: Transaction, statement: Statement, rows: Sequence[Sequence[object]]) -> None:
-    changed = tx.execute_many(statement, rows)
-    if changed != len(rows):
-        raise RowMissing(f"{changed} of {len(rows)} rows changed: {statement.text[tx.dialect][:60]}…")
+    It waits for a transaction that is taking one of the keys, and then sees what became of it.
+    """
+    first = {request.key: request for request in reversed(tuple(requests))}
+    rows = [(*key, request.digest, request.run_id, tx.now) for key, request in sorted(first.items())]
+    tx.execute_many((_TAKE_KEY_IF_FREE, rows))
+    return {row[:2]: Request(*row) for row in tx.fetch(_LOAD_REQUESTS, as_json(first))}
 
 
 def _runs(narrow: RunFilter) -> Select[Any]:

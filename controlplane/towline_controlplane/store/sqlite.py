@@ -4,14 +4,16 @@ import fcntl
 import os
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.exc import DBAPIError
 
 from towline_controlplane.errors import Unavailable
+from towline_controlplane.store.statements import Batch, Statement
 
 _PRAGMAS = (
     # Foreign writers, such as a backup, are waited for this long.
@@ -68,7 +70,9 @@ class SqliteBackend:
         self._uri = f"{path.resolve().as_uri()}?mode=rw"
         self._clock = clock or _wall_clock
         self._lock = None if read_only else LockFile(path.with_name(f"{path.name}.lock"))
-        self._engine = sqlalchemy.create_engine("sqlite://", creator=self._open, poolclass=NullPool)
+        self._engine = sqlalchemy.create_engine(
+            "sqlite://", creator=self._open, poolclass=NullPool, hide_parameters=True
+        )
 
     def connect(self, *, writes: bool) -> Connection:
         """Returns a new connection that begins no transaction by itself."""
@@ -84,6 +88,27 @@ class SqliteBackend:
             raise PermissionError("the database is open to read only")
         driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
         return self._clock()
+
+    def commit(self, driver: sqlite3.Connection) -> None:
+        """Commits durably."""
+        driver.commit()
+
+    def fetch(self, driver: sqlite3.Connection, statement: Statement, parameters: Sequence[Any]) -> list[Any]:
+        """Returns all rows of a hot query."""
+        return driver.execute(statement.text[self.dialect], parameters).fetchall()
+
+    def execute_many(self, driver: sqlite3.Connection, batches: Sequence[Batch]) -> list[int]:
+        """Runs each statement for each of its rows; returns how many rows each changed in all."""
+        cursor = driver.cursor()
+        return [cursor.executemany(statement.text[self.dialect], rows).rowcount for statement, rows in batches]
+
+    def is_lost(self, driver: sqlite3.Connection) -> bool:
+        """A connection to a file is never lost."""
+        return False
+
+    def may_repeat(self, error: BaseException) -> bool:
+        """Nothing runs beside the one writer that could make it roll back."""
+        return False
 
     def translate(self, error: BaseException) -> BaseException:
         """Returns Unavailable if the file is locked, full or cannot be reached, any other error as it is."""
