@@ -21,6 +21,7 @@ RUN_STATES: Final[Mapping[Event.Type, Run.State]] = MappingProxyType(
         Event.RUN_FAILED: Run.FAILED,
         Event.RUN_CANCELLED: Run.CANCELLED,
         Event.RUN_TIMED_OUT: Run.TIMED_OUT,
+        Event.RUN_RETRIED: Run.PENDING,
     }
 )
 STEP_STATES: Final[Mapping[Event.Type, Step.State]] = MappingProxyType(
@@ -36,6 +37,7 @@ STEP_STATES: Final[Mapping[Event.Type, Step.State]] = MappingProxyType(
         Event.STEP_CANCELLED: Step.CANCELLED,
         Event.STEP_TIMED_OUT: Step.TIMED_OUT,
         Event.STEP_PARKED: Step.PARKED,
+        Event.STEP_RESET: Step.WAITING,
     }
 )
 ENDED: Final = frozenset({Step.SUCCEEDED, Step.FAILED, Step.SKIPPED, Step.CANCELLED, Step.TIMED_OUT})
@@ -83,8 +85,7 @@ class Progress:
         self.state = RUN_STATES.get(event.type, self.state)
         if event.type == Event.RUN_CREATED:
             self.started = time
-        if self.state in (Run.SUCCEEDED, Run.FAILED, Run.CANCELLED, Run.TIMED_OUT):
-            self.ended = time
+        self.ended = time if self.state in (Run.SUCCEEDED, Run.FAILED, Run.CANCELLED, Run.TIMED_OUT) else None
 
     def ended_steps(self) -> int:
         """Returns how many steps have ended."""
@@ -94,8 +95,8 @@ class Progress:
         step = self.steps.setdefault(event.node_id, StepProgress(event.node_id, ""))
         step.state = STEP_STATES.get(event.type, step.state)
         step.attempt = event.attempt or step.attempt
-        if event.type == Event.STEP_STARTED:
-            step.started, step.ended, step.error = time, None, ""
+        if event.type in (Event.STEP_STARTED, Event.STEP_RESET):
+            step.started, step.ended, step.error = time if event.type == Event.STEP_STARTED else None, None, ""
         if step.state in ENDED or event.type in NOT_SUCCEEDED:
             step.ended = time
         if event.type in NOT_SUCCEEDED:

@@ -124,6 +124,12 @@ def cancel(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
     show(converse(lambda client: client.runs.cancel(run_id)), output)
 
 
+@app.command()
+def retry(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Start a run that did not succeed over from its failed steps."""
+    show(converse(lambda client: client.runs.retry(run_id)), output)
+
+
 def _exit_with_outcome(run: Run) -> None:
     raise typer.Exit(ExitCode.SUCCESS if run.state == Run.SUCCEEDED else ExitCode.RUN_NOT_SUCCEEDED)
 

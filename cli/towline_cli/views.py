@@ -34,6 +34,10 @@ EVENT_WORDS: Final[Mapping[Event.Type, str]] = MappingProxyType(
         Event.STEP_CANCELLED: "CANCELLED",
         Event.STEP_TIMED_OUT: "TIMED_OUT",
         Event.STEP_PARKED: "PARKED: a person must decide",
+        Event.RUN_QUEUED: "waits for a slot of its concurrency limit",
+        Event.RUN_ADMITTED: "has got a slot",
+        Event.RUN_DEADLINE_REACHED: "is past its deadline and is being stopped",
+        Event.RUN_RETRIED: "is retried from its failed steps",
     }
 )
 

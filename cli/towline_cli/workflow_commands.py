@@ -12,7 +12,7 @@ from towline_cli.conversation import converse
 from towline_cli.options import Output, OutputFormat, PageSize, PageToken, WorkflowFile, WorkflowId
 from towline_cli.output import show, show_list
 from towline_sdk.client import Page
-from towline_sdk.documents import WorkflowDocument, parse_json, parse_workflow
+from towline_sdk.documents import NO_POLICIES, WorkflowDocument, parse_json, parse_workflow
 from towline_sdk.errors import InvalidArgumentError, InvalidDocumentError
 
 app = typer.Typer(help="Workflows and their versions.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,7 +30,10 @@ def create(file: WorkflowFile, name: Name = "", output: Output = OutputFormat.TA
     title = name or document.name
     if not title:
         raise InvalidArgumentError(f"{file} holds no name: give one with --name")
-    show(converse(lambda client: client.workflows.create(title, document.description, document.dag)), output)
+    workflow = converse(
+        lambda client: client.workflows.create(title, document.description, document.dag, document.policies)
+    )
+    show(workflow, output)
 
 
 @app.command("list")
@@ -61,9 +64,11 @@ def update(
         description = description if description is not None else document.description or None
     if name is None and description is None and document is None:
         raise InvalidArgumentError("nothing to change: give --file, --name or --description")
-    dag = document.dag if document else None
+    dag, policies = (document.dag, document.policies) if document else (None, NO_POLICIES)
     workflow = converse(
-        lambda client: client.workflows.update(workflow_id, name=name, description=description, dag=dag)
+        lambda client: client.workflows.update(
+            workflow_id, name=name, description=description, dag=dag, policies=policies
+        )
     )
     show(workflow, output)
 
@@ -83,9 +88,10 @@ def pin(workflow_id: WorkflowId, version_id: VersionId, output: Output = OutputF
 
 @versions_app.command("create")
 def create_version(workflow_id: WorkflowId, file: WorkflowFile, output: Output = OutputFormat.TABLE) -> None:
-    """Create the next version of a workflow from the DAG of a file."""
-    dag = _read(file).dag
-    show(converse(lambda client: client.workflows.create_version(workflow_id, dag)), output)
+    """Create the next version of a workflow from a file."""
+    document = _read(file)
+    version = converse(lambda client: client.workflows.create_version(workflow_id, document.dag, document.policies))
+    show(version, output)
 
 
 @versions_app.command("list")

@@ -216,6 +216,9 @@ class Report:
         verdict = standing(step, attempt, lease, self.end.digest)
         if verdict is Standing.CURRENT:
             ledger.decide(lease.run_id, self.end)
+        elif verdict is Standing.STALE and attempt is not None and lease.attempt < attempt.number:
+            earlier = runs.get_attempt(ledger.tx, lease.run_id, lease.node_id, lease.attempt)
+            verdict = standing(step, earlier, lease, self.end.digest)
         return _VERDICTS[verdict]
 
 

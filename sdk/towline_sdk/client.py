@@ -23,6 +23,7 @@ from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Event, LogLine, Run, Step
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Dag, Workflow, WorkflowVersion
+from towline_sdk.documents import NO_POLICIES, Policies
 from towline_sdk.transport import Transport
 
 DEADLINE_SECONDS: Final = 15.0
@@ -101,9 +102,11 @@ class WorkflowCalls:
 
     _transport: Transport
 
-    async def create(self, name: str, description: str, dag: Dag) -> Workflow:
+    async def create(self, name: str, description: str, dag: Dag, policies: Policies = NO_POLICIES) -> Workflow:
         """Creates a workflow with its first version."""
-        request = workflow_service_pb2.CreateWorkflowRequest(name=name, description=description, dag=dag)
+        request = workflow_service_pb2.CreateWorkflowRequest(
+            name=name, description=description, dag=dag, **policies.given()
+        )
         return (await self._transport.call(request, workflow_service_pb2.CreateWorkflowResponse)).workflow
 
     async def list(self, page: Page = FIRST_PAGE) -> workflow_service_pb2.ListWorkflowsResponse:
@@ -117,11 +120,17 @@ class WorkflowCalls:
         return (await self._transport.call(request, workflow_service_pb2.GetWorkflowResponse)).workflow
 
     async def update(
-        self, workflow_id: str, *, name: str | None = None, description: str | None = None, dag: Dag | None = None
+        self,
+        workflow_id: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        dag: Dag | None = None,
+        policies: Policies = NO_POLICIES,
     ) -> Workflow:
-        """Changes what is given; a DAG makes a new version."""
+        """Changes what is given; a DAG or a policy makes a new version."""
         request = workflow_service_pb2.UpdateWorkflowRequest(
-            workflow_id=workflow_id, name=name, description=description, dag=dag
+            workflow_id=workflow_id, name=name, description=description, dag=dag, **policies.given()
         )
         return (await self._transport.call(request, workflow_service_pb2.UpdateWorkflowResponse)).workflow
 
@@ -130,9 +139,11 @@ class WorkflowCalls:
         request = workflow_service_pb2.DeleteWorkflowRequest(workflow_id=workflow_id)
         await self._transport.call(request, workflow_service_pb2.DeleteWorkflowResponse)
 
-    async def create_version(self, workflow_id: str, dag: Dag) -> WorkflowVersion:
+    async def create_version(self, workflow_id: str, dag: Dag, policies: Policies = NO_POLICIES) -> WorkflowVersion:
         """Creates the next version of a workflow."""
-        request = workflow_service_pb2.CreateWorkflowVersionRequest(workflow_id=workflow_id, dag=dag)
+        request = workflow_service_pb2.CreateWorkflowVersionRequest(
+            workflow_id=workflow_id, dag=dag, **policies.given()
+        )
         return (await self._transport.call(request, workflow_service_pb2.CreateWorkflowVersionResponse)).version
 
     async def versions(
@@ -197,6 +208,11 @@ class RunCalls:
         """Cancels a run; steps that run are being stopped when this returns."""
         request = run_service_pb2.CancelRunRequest(run_id=run_id)
         return (await self._transport.call(request, run_service_pb2.CancelRunResponse)).run
+
+    async def retry(self, run_id: str) -> Run:
+        """Starts a run that did not succeed over from its failed steps."""
+        request = run_service_pb2.RetryRunRequest(run_id=run_id)
+        return (await self._transport.call(request, run_service_pb2.RetryRunResponse)).run
 
     async def steps(self, run_id: str) -> run_service_pb2.ListStepsResponse:
         """Returns all steps of a run in the order of the DAG's nodes."""

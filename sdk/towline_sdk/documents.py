@@ -9,21 +9,21 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Final, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Value
+from google.protobuf.struct_pb2 import Struct, Value
 
-from towline.v1.workflow_pb2 import Dag, Edge, Node
+from towline.v1.workflow_pb2 import Concurrency, Dag, Edge, Node, Workflow
 from towline_sdk.errors import InvalidDocumentError, Violation
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 MessageT = TypeVar("MessageT", bound=Message)
 
 LARGEST_INTEGER: Final = 2**53 - 1
-WORKFLOW_FIELDS: Final = ("name", "description", "dag")
+WORKFLOW_FIELDS: Final = ("name", "description", "dag", "inputSchema", "output", "timeoutMs", "concurrency")
 DAG_FIELDS: Final = ("nodes", "edges")
 FREE_JSON: Final = frozenset({"google.protobuf.Struct", "google.protobuf.Value", "google.protobuf.ListValue"})
 WIDE_INTEGERS: Final = frozenset({FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64})
@@ -39,12 +39,31 @@ PLAIN_WORDS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Policies:
+    """What a workflow says of its runs as a whole, as in `towline.v1.Workflow`; None says nothing."""
+
+    input_schema: Struct | None = None
+    output: Value | None = None
+    timeout_ms: int | None = None
+    concurrency: Concurrency | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Returns what is said, as fields of a request."""
+        values = {name: getattr(self, name) for name in ("input_schema", "output", "timeout_ms", "concurrency")}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+NO_POLICIES: Final = Policies()
+
+
+@dataclass(frozen=True, slots=True)
 class WorkflowDocument:
     """What a workflow file says; a file that holds only a DAG has no name."""
 
     name: str
     description: str
     dag: Dag
+    policies: Policies = NO_POLICIES
 
 
 def parse_json(text: str, source: str) -> Json:
@@ -56,16 +75,24 @@ def parse_json(text: str, source: str) -> Json:
 
 
 def parse_workflow(document: Json) -> WorkflowDocument:
-    """Reads `{name, description, dag}` or a bare `{nodes, edges}`."""
+    """Reads `{name, description, dag, …}`, named as in `towline.v1.Workflow`, or a bare `{nodes, edges}`."""
     if not isinstance(document, dict):
         raise InvalidDocumentError("a workflow is a JSON object: {name, description, dag} or {nodes, edges}")
     if "dag" not in document:
         return WorkflowDocument("", "", parse_dag(document, ""))
+    policies = Workflow()
     wrong = [*_unknown(document, WORKFLOW_FIELDS, ""), *_not_text(document, ("name", "description"))]
+    wrong += _fill(policies, {key: document[key] for key in WORKFLOW_FIELDS[3:] if key in document}, "")
     if wrong:
         raise _invalid("the workflow", wrong)
     name, description = (cast("str", document.get(key, "")) for key in ("name", "description"))
-    return WorkflowDocument(name, description, parse_dag(document["dag"], "dag"))
+    return WorkflowDocument(name, description, parse_dag(document["dag"], "dag"), _policies(policies))
+
+
+def _policies(message: Workflow) -> Policies:
+    return Policies(
+        **{name: getattr(message, name) for name in Policies.__slots__ if message.HasField(cast("Any", name))}
+    )
 
 
 def parse_dag(document: Json, path: str) -> Dag:
@@ -131,7 +158,7 @@ def _violation(error: str, path: str) -> Violation:
     message = PARSE_PLACE.sub("", PARSE_STEP.sub("", error))
     for pattern, plain in PLAIN_WORDS:
         message = pattern.sub(plain, message)
-    return Violation(".".join([path, *steps]), message)
+    return Violation(".".join(filter(None, [path, *steps])), message)
 
 
 def _unknown_below(document: Json, descriptor: Descriptor, path: str) -> Iterator[Violation]:
@@ -194,9 +221,9 @@ def _plain(document: Json, descriptor: Descriptor) -> Json:
 
 
 def _is_unsaid(value: Json, field: FieldDescriptor) -> bool:
-    if field.enum_type is not None:
-        return value == field.enum_type.values_by_number[0].name
-    return field.message_type is not None and field.message_type.GetOptions().map_entry and not value
+    if field.is_repeated and (field.message_type is None or field.message_type.GetOptions().map_entry):
+        return not value
+    return field.enum_type is not None and value == field.enum_type.values_by_number[0].name
 
 
 def _plain_field(value: Json, field: FieldDescriptor) -> Json:

@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from towline_controlplane.audit.auditor import audit_database
 from towline_controlplane.bus import InProcessDoorbell
@@ -75,8 +76,10 @@ class Rig:
         """Creates a workflow of these nodes and starts a run of it."""
         return await self.start_version(await self.workflow(nodes, edges))
 
-    async def start_version(self, version: WorkflowVersion, key: str | None = None, digest: str = "") -> Run:
-        """Starts a run, with an idempotency key if one is given."""
+    async def start_version(
+        self, version: WorkflowVersion, key: str | None = None, digest: str = "", **changes: Any
+    ) -> Run:
+        """Starts a run, with an idempotency key if one is given; `changes` are those of its RunStart."""
         start = RunStart(
             workflow_id=version.workflow_id,
             version=version,
@@ -87,7 +90,7 @@ class Rig:
             request_id=key,
             request_digest=digest,
         )
-        return await self.orchestrator.start_run(start)
+        return await self.orchestrator.start_run(replace(start, **changes))
 
     async def workflow(
         self,

@@ -195,3 +195,118 @@ def test_outputs_beyond_the_limit_are_left_to_the_steps(tmp_path: Path) -> None:
         assert page.next_page_token
 
     serve(tmp_path, scenario)
+
+
+POLICIED = {
+    "dag": {"nodes": [UPPERCASE]},
+    "inputSchema": {
+        "type": "object",
+        "properties": {"name": {"type": "string", "pattern": "^[a-z]+$"}, "n": {"type": "integer"}},
+        "required": ["name"],
+        "additionalProperties": False,
+    },
+    "output": {"said": "${{ nodes.a.output.text }}"},
+    "timeoutMs": 60_000,
+    "concurrency": {"key": "input.name", "limit": 1},
+}
+
+
+@pytest.mark.parametrize(
+    ("value", "places"),
+    [
+        ({"name": "ada"}, []),
+        ({"name": "Ada"}, ["input.name"]),
+        ({"n": 1}, ["input.name"]),
+        ({"name": "ada", "n": 1.5, "other": 1}, ["input.n", "input.other"]),
+        ("ada", ["input"]),
+        (None, ["input"]),
+    ],
+)
+def test_the_input_of_a_run_must_fit_its_schema(tmp_path: Path, value: object, places: list[str]) -> None:
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        workflow = (await user.call("WorkflowService/CreateWorkflow", name="w", **POLICIED)).workflow
+        call = user.call("RunService/StartRun", workflowId=workflow.id, input=value)
+        if places:
+            assert sorted((await refusal(call)).violations) == places
+        else:
+            assert (await call).run.state == Run.PENDING
+
+    serve(tmp_path, scenario)
+
+
+def test_the_policies_of_a_workflow_come_back_and_are_those_of_its_version(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        made = (await user.call("WorkflowService/CreateWorkflow", name="w", **POLICIED)).workflow
+        assert made.concurrency.limit == 1
+        assert made.output.struct_value["said"] == "${{ nodes.a.output.text }}"
+        more = await user.call("WorkflowService/UpdateWorkflow", workflowId=made.id, timeoutMs=5, concurrency={})
+        assert (more.workflow.current_version, more.workflow.timeout_ms) == (2, 5)
+        assert not more.workflow.HasField("concurrency")
+        assert more.workflow.input_schema == made.input_schema
+        assert more.workflow.dag == made.dag
+        nothing: dict[str, Any] = {"inputSchema": {}, "output": None, "timeoutMs": 0}
+        bare = (await user.call("WorkflowService/UpdateWorkflow", workflowId=made.id, **nothing)).workflow
+        assert not any(bare.HasField(name) for name in ("input_schema", "output", "timeout_ms", "concurrency"))
+        first = (await user.call("WorkflowService/ListWorkflowVersions", workflowId=made.id)).versions[-1]
+        assert (first.timeout_ms, first.concurrency.key) == (60_000, "input.name")
+
+    serve(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("policies", "places"),
+    [
+        ({"inputSchema": {"type": "nope"}}, ["inputSchema.type"]),
+        ({"inputSchema": {"$ref": "#/x"}}, ["inputSchema.$ref"]),
+        ({"inputSchema": {"items": {"uniqueItems": True}}}, ["inputSchema.items.uniqueItems"]),
+        ({"inputSchema": {"anyOf": [{}, {"pattern": "(?=a)"}]}}, ["inputSchema.anyOf[1].pattern"]),
+        ({"inputSchema": {"description": "x" * (64 << 10)}}, ["inputSchema"]),
+        ({"output": "${{ nodes.nope.output }}"}, ["output"]),
+        ({"concurrency": {"key": "input.x"}}, ["concurrency.limit"]),
+        ({"timeoutMs": -1}, ["timeoutMs"]),
+    ],
+)
+def test_wrong_policies_are_refused_at_their_place(tmp_path: Path, policies: Any, places: list[str]) -> None:
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        made = (await user.call("WorkflowService/CreateWorkflow", name="w", dag=DAG)).workflow
+        for call in (
+            user.call("WorkflowService/CreateWorkflow", name="w", dag=DAG, **policies),
+            user.call("WorkflowService/CreateWorkflowVersion", workflowId=made.id, dag=DAG, **policies),
+            user.call("WorkflowService/UpdateWorkflow", workflowId=made.id, **policies),
+        ):
+            assert list((await refusal(call)).violations) == places
+
+    serve(tmp_path, scenario)
+
+
+def test_a_run_with_a_mapped_output_has_only_that(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user, agent = await rig.user("ada"), await rig.agent()
+        policies = {"dag": {"nodes": [UPPERCASE]}, "output": {"said": "${{ nodes.a.output.text }}"}}
+        made = (await user.call("WorkflowService/CreateWorkflow", name="w", **policies)).workflow
+        run_id = (await user.call("RunService/StartRun", workflowId=made.id)).run.id
+        await agent.succeed_all('{"text":"HELLO"}')
+        run = (await user.call("RunService/GetRun", runId=run_id)).run
+        assert dict(run.output.struct_value) == {"said": "HELLO"}
+
+    serve(tmp_path, scenario)
+
+
+def test_a_run_that_failed_is_retried_and_its_history_goes_on(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user, agent = await rig.user("ada"), await rig.agent()
+        run_id = (await user.call("RunService/StartRun", workflowId=await _workflow(user))).run.id
+        assert (await refusal(user.call("RunService/RetryRun", runId=run_id))).reason == "INVALID_STATE"
+        await user.call("RunService/CancelRun", runId=run_id)
+        seen = await user.call("RunService/WatchRun", runId=run_id)
+        retried = (await user.call("RunService/RetryRun", runId=run_id)).run
+        assert (retried.state, retried.retries, retried.cancel_requested) == (Run.PENDING, 1, False)
+        await agent.succeed_all()
+        more = await user.call("RunService/WatchRun", runId=run_id, cursor=seen[-1].cursor)
+        assert more[0].event.sequence == seen[-1].event.sequence + 1
+        assert (await user.call("RunService/GetRun", runId=run_id)).run.state == Run.SUCCEEDED
+
+    serve(tmp_path, scenario)

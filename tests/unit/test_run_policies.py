@@ -70,9 +70,10 @@ def test_a_run_that_does_not_succeed_has_no_output() -> None:
         ({"output": "${{ 1 +"}, "output", "no closing"),
         ({"timeoutMs": -1}, "timeoutMs", "between"),
         ({"concurrency": {"limit": 1_001}}, "concurrency.limit", "between"),
+        ({"concurrency": {"key": "input.x"}}, "concurrency.limit", "between"),
         ({"concurrency": {"key": "input.", "limit": 1}}, "concurrency.key", ""),
         ({"concurrency": {"key": "nodes.a.output", "limit": 1}}, "concurrency.key", "reads a node"),
-        ({"concurrency": {"key": 7}}, "concurrency.key", "string"),
+        ({"concurrency": {"key": 7, "limit": 1}}, "concurrency.key", "string"),
         ({"concurrency": "one"}, "concurrency", "object"),
     ],
 )

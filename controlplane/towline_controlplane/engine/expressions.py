@@ -90,6 +90,12 @@ def compile_expression(source: str) -> Program:
     return Program(source)
 
 
+def matches(text: str, pattern: str) -> bool:
+    """Tells whether a regular expression (RE2, linear in time) is found in a text; raises ExpressionError."""
+    scope = Scope(input={"text": text, "pattern": pattern}, run={}, nodes={})
+    return compile_expression("input.text.matches(input.pattern)").evaluate_condition(scope)
+
+
 def _compile(source: str) -> cel.Expression:
     if not source.strip():
         raise ExpressionError("it is empty")

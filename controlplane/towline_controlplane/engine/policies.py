@@ -66,6 +66,8 @@ def _output(fields: Fields, node_ids: frozenset[str]) -> Template | None:
 
 
 def _concurrency(fields: Fields) -> Concurrency:
+    if fields.entries() and not fields.raw("limit"):
+        fields.refuse("limit", f"must be between 1 and {limits.MAX_CONCURRENCY}")
     return Concurrency(_key(fields), fields.integer("limit", 1, limits.MAX_CONCURRENCY, 1))
 
 

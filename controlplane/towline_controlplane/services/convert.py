@@ -6,6 +6,7 @@ DAGs are converted in `dag_documents`, free JSON in `struct_values`. Enums have 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from towline.v1 import agent_pb2, plugin_pb2, run_pb2, user_pb2, workflow_pb2
@@ -14,6 +15,7 @@ from towline_controlplane.json_values import object_of
 from towline_controlplane.services.dag_documents import dag_message
 from towline_controlplane.services.log_records import LogRecord
 from towline_controlplane.services.struct_values import wire_object, wire_text, wire_texts
+from towline_controlplane.services.version_documents import policies
 from towline_controlplane.store.agents import ListedAgent
 from towline_plugins.catalog import Builtin
 
@@ -43,7 +45,7 @@ def user(row: model.User) -> user_pb2.User:
 
 
 def workflow(row: model.Workflow, dag: str | None = None) -> workflow_pb2.Workflow:
-    """Returns the workflow, with its DAG if the stored text is given."""
+    """Returns the workflow, with its DAG and policies if the stored document of a version is given."""
     return workflow_pb2.Workflow(
         id=row.id,
         name=row.name,
@@ -54,6 +56,7 @@ def workflow(row: model.Workflow, dag: str | None = None) -> workflow_pb2.Workfl
         create_time=timestamp(row.create_time),
         update_time=timestamp(row.update_time),
         dag=None if dag is None else dag_message(dag),
+        **({} if dag is None else policies(dag)),
     )
 
 
@@ -65,18 +68,19 @@ def workflow_version(row: model.WorkflowVersion) -> workflow_pb2.WorkflowVersion
         number=row.number,
         dag=dag_message(row.dag),
         create_time=timestamp(row.create_time),
+        **policies(row.dag),
     )
 
 
 def run(row: model.Run, output: Mapping[str, str] | None = None) -> run_pb2.Run:
-    """Returns the run; `output` holds the stored outputs of its last steps by node id."""
+    """Returns the run; `output` holds the stored outputs of its last steps by node id, for one without a mapping."""
     return run_pb2.Run(
         id=row.id,
         workflow_id=row.workflow_id,
         version_id=row.version_id,
         state=row.state.value,
         input=wire_text(row.input),
-        output=None if output is None else wire_texts(output),
+        output=_output(row, output),
         error=failure(row.error),
         create_time=timestamp(row.create_time),
         start_time=timestamp(row.start_time),
@@ -84,8 +88,17 @@ def run(row: model.Run, output: Mapping[str, str] | None = None) -> run_pb2.Run:
         owner_id=row.owner_id,
         priority=row.priority,
         labels=row.labels,
-        cancel_requested=row.cancel_requested,
+        cancel_requested=row.cancel_requested and not row.deadline_reached,
+        retries=row.retries,
+        deadline_time=timestamp(row.deadline),
+        waiting_for_slot=not row.admitted and row.end_time is None,
     )
+
+
+def _output(row: model.Run, of_last_steps: Mapping[str, str] | None) -> Value | None:
+    if row.output is not None:
+        return wire_text(row.output)
+    return None if of_last_steps is None else wire_texts(of_last_steps)
 
 
 def step(row: model.Step, kind: str, execution_key: str, attempts: Iterable[model.Attempt] = ()) -> run_pb2.Step:

@@ -51,6 +51,8 @@ def _plain_field(field: FieldDescriptor, value: Any) -> Any:
         return plain_object(value)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return dict(value)
+    if field.is_repeated:
+        return list(value)
     if isinstance(value, Message):
         return _plain(value)
     if field.enum_type is not None:
@@ -79,6 +81,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         memory_limit_mb=document.get("memoryLimitMb"),
         labels=document.get("labels"),
         display_name=document.get("displayName"),
+        queue_timeout_ms=document.get("queueTimeoutMs"),
     )
 
 
@@ -89,6 +92,8 @@ def _retry_config(document: Mapping[str, Any]) -> RetryConfig:
         backoff_multiplier=document.get("backoffMultiplier"),
         max_backoff_ms=document.get("maxBackoffMs"),
         max_lost=document.get("maxLost"),
+        strategy=document.get("strategy", RetryConfig.STRATEGY_UNSPECIFIED),
+        retry_on=document.get("retryOn"),
     )
 
 

@@ -25,6 +25,8 @@ class Outline:
 
     types: Mapping[str, str]
     last: tuple[str, ...]
+    input_schema: Mapping[str, Any] | None
+    maps_output: bool
 
 
 class Outlines:
@@ -37,24 +39,39 @@ class Outlines:
 
     def get(self, tx: Transaction, version_id: str) -> Outline:
         """Returns the outline of a version that some run has."""
-        with self._lock:
-            known = self._by_version.get(version_id)
-            if known is not None:
-                self._by_version.move_to_end(version_id)
-                return known
+        known = self._known(version_id)
+        if known is not None:
+            return known
         version = workflows.get_version(tx, version_id)
         if version is None:
             raise LookupError(f"a run names version {version_id}, which is gone")
+        return self.add(version)
+
+    def add(self, version: WorkflowVersion) -> Outline:
+        """Returns the outline of a version, and keeps it."""
+        known = self._known(version.id)
+        if known is not None:
+            return known
         outline = outline_of(version)
         with self._lock:
-            self._by_version[version_id] = outline
+            self._by_version[version.id] = outline
             while len(self._by_version) > self._max_versions:
                 self._by_version.popitem(last=False)
         return outline
 
+    def _known(self, version_id: str) -> Outline | None:
+        with self._lock:
+            known = self._by_version.get(version_id)
+            if known is not None:
+                self._by_version.move_to_end(version_id)
+            return known
+
     def output_of(self, tx: Transaction, run: Run) -> dict[str, str] | None:
-        """Returns the outputs of the last steps of a run that has ended; None before, or if they exceed 4 MiB."""
-        if run.state not in RUN_TERMINAL:
+        """Returns the outputs of the last steps of a run that has ended.
+
+        None before, if its workflow maps the output, or if they exceed 4 MiB.
+        """
+        if run.state not in RUN_TERMINAL or self.get(tx, run.version_id).maps_output:
             return None
         outputs = runs.output_steps(tx, run.id, self.get(tx, run.version_id).last)
         if sum(len(output) for output in outputs.values()) > MAX_OUTPUT_BYTES:
@@ -68,4 +85,5 @@ def outline_of(version: WorkflowVersion) -> Outline:
     sources = {edge["from"] for edge in document["edges"]}
     node_ids = [node["id"] for node in document["nodes"]]
     types = {node_id: version.plugins[node_id].name for node_id in node_ids}
-    return Outline(types, tuple(node_id for node_id in node_ids if node_id not in sources))
+    last = tuple(node_id for node_id in node_ids if node_id not in sources)
+    return Outline(types, last, document.get("inputSchema"), "output" in document)

@@ -3,6 +3,7 @@
 Every change of a run goes through the orchestrator; here are only reads.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from towline_controlplane.orchestrator import RunStart
 from towline_controlplane.services import convert
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse, wrong_labels
-from towline_controlplane.services.outlines import Outlines
+from towline_controlplane.services.config_schemas import wrong_input
+from towline_controlplane.services.outlines import Outline, Outlines
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.struct_values import plain
@@ -50,6 +52,10 @@ class RunCommands(Protocol):
         """Ends a run; raises NotFound or InvalidState."""
         ...
 
+    async def retry(self, run_id: str, owner_id: str | None) -> Run:
+        """Runs what failed again; raises NotFound or InvalidState."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RunService:
@@ -64,7 +70,9 @@ class RunService:
         """Starts a run; answered once it is committed."""
         value = plain(request.input)
         _check_start(request, value)
-        version = await self._version_to_run(request.workflow_id, request.version_id)
+        version, outline = await self._version_to_run(request.workflow_id, request.version_id)
+        if outline.input_schema is not None:
+            refuse(await asyncio.to_thread(wrong_input, outline.input_schema, value, "input"))
         run = await self.commands.start_run(
             RunStart(
                 workflow_id=request.workflow_id,
@@ -92,7 +100,7 @@ class RunService:
                 lambda row: (row.create_time, row.id),
                 after,
                 size,
-                lambda row: len(row.input),
+                lambda row: len(row.input) + len(row.output or ""),
             )
             return pb.ListRunsResponse(
                 runs=[convert.run(row) for row in page.rows], next_page_token=encode_token(page.next_key, *query)
@@ -121,6 +129,10 @@ class RunService:
     async def CancelRun(self, request: pb.CancelRunRequest, _context: Context) -> pb.CancelRunResponse:
         """Cancels a run."""
         return pb.CancelRunResponse(run=convert.run(await self.commands.cancel(request.run_id, visible_owner())))
+
+    async def RetryRun(self, request: pb.RetryRunRequest, _context: Context) -> pb.RetryRunResponse:
+        """Starts a run that did not succeed over from its failed steps."""
+        return pb.RetryRunResponse(run=convert.run(await self.commands.retry(request.run_id, visible_owner())))
 
     async def ListSteps(self, request: pb.ListStepsRequest, _context: Context) -> pb.ListStepsResponse:
         """Lists the steps of a run in the order of the DAG's nodes."""
@@ -172,15 +184,16 @@ class RunService:
         key = execution_key(run.id, step.node_id, step.attempt) if step.attempt else ""
         return convert.step(step, self.outlines.get(tx, run.version_id).types[step.node_id], key)
 
-    async def _version_to_run(self, workflow_id: str, version_id: str) -> WorkflowVersion:
+    async def _version_to_run(self, workflow_id: str, version_id: str) -> tuple[WorkflowVersion, Outline]:
         owner_id = visible_owner()
 
-        def read(tx: Transaction) -> WorkflowVersion:
+        def read(tx: Transaction) -> tuple[WorkflowVersion, Outline]:
             workflow = found(workflows.get_workflow(tx, workflow_id, owner_id), "workflow", workflow_id)
             wanted = version_id or workflow.pinned_version_id or workflow.current_version_id
             version = workflows.get_version(tx, wanted)
             own = version is not None and version.workflow_id == workflow.id
-            return found(version if own else None, "version", wanted)
+            version = found(version if own else None, "version", wanted)
+            return version, self.outlines.add(version)
 
         return await self.database.read(read)
 

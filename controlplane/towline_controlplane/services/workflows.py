@@ -9,10 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
-from google.protobuf.message import Message
-
 from towline.v1 import workflow_service_pb2 as pb
-from towline.v1.workflow_pb2 import Dag
 from towline_controlplane.engine.graph import compile_dag
 from towline_controlplane.engine.placement import queue_id
 from towline_controlplane.errors import InvalidArgument, InvalidDag
@@ -22,9 +19,9 @@ from towline_controlplane.model import PluginRef, Workflow, WorkflowVersion
 from towline_controlplane.services import convert
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse, wrong_text
-from towline_controlplane.services.dag_documents import dag_document
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.plugin_choice import choose_plugins
+from towline_controlplane.services.version_documents import Policied, asks_for_version, version_document
 from towline_controlplane.store import queues, workflows
 from towline_controlplane.store.database import Database, Transaction
 
@@ -58,7 +55,7 @@ class WorkflowService:
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, _context: Context) -> pb.CreateWorkflowResponse:
         """Creates a workflow with its first version."""
         _check_texts(request.name, request.description)
-        dag = await self._checked(request, request.dag)
+        dag = await self._checked(request)
         owner_id, workflow_id = current_user().id, new_id()
 
         def insert(tx: Transaction) -> Workflow:
@@ -113,11 +110,11 @@ class WorkflowService:
         return await self.database.read(read)
 
     async def UpdateWorkflow(self, request: pb.UpdateWorkflowRequest, _context: Context) -> pb.UpdateWorkflowResponse:
-        """Changes what is given: name, description, and the DAG by a new version."""
+        """Changes what is given: name, description, and by a new version the DAG and its policies."""
         owner_id = visible_owner()
         await self.database.read(lambda tx: _visible(tx, request.workflow_id, owner_id))
         _check_texts(request.name if request.HasField("name") else None, request.description)
-        dag = await self._checked(request, request.dag) if request.HasField("dag") else None
+        dag = await self._changed(request) if asks_for_version(request) else None
 
         def update(tx: Transaction) -> tuple[Workflow, str]:
             row = _visible(tx, request.workflow_id, owner_id)
@@ -150,7 +147,7 @@ class WorkflowService:
         """Creates the next version of a workflow."""
         owner_id = visible_owner()
         await self.database.read(lambda tx: _visible(tx, request.workflow_id, owner_id))
-        dag = await self._checked(request, request.dag)
+        dag = await self._checked(request)
 
         def insert(tx: Transaction) -> WorkflowVersion:
             return _insert_version(tx, dag, _visible(tx, request.workflow_id, owner_id).id)
@@ -199,11 +196,21 @@ class WorkflowService:
         row, text = await self.database.write(pin)
         return pb.PinWorkflowVersionResponse(workflow=await asyncio.to_thread(convert.workflow, row, text))
 
-    async def _checked(self, request: Message, dag: Dag) -> CheckedDag:
+    async def _checked(self, request: Policied) -> CheckedDag:
         if not request.HasField("dag"):
             raise InvalidArgument.of("dag", "is required")
         # In a reader's thread: a large DAG would hold up every other call.
-        return await self.database.read(lambda tx: _check_dag(tx, dag))
+        return await self.database.read(lambda tx: _check_document(tx, version_document(request)))
+
+    async def _changed(self, request: pb.UpdateWorkflowRequest) -> CheckedDag:
+        owner_id = visible_owner()
+
+        def read(tx: Transaction) -> CheckedDag:
+            row = _visible(tx, request.workflow_id, owner_id)
+            newest = found(workflows.get_version(tx, row.current_version_id), "version of workflow", row.id)
+            return _check_document(tx, version_document(request, newest.dag))
+
+        return await self.database.read(read)
 
 
 def _check_texts(name: str | None, description: str) -> None:
@@ -211,8 +218,7 @@ def _check_texts(name: str | None, description: str) -> None:
     refuse([] if name is None else wrong_text(name, "name", 1, MAX_NAME_LENGTH), wrong)
 
 
-def _check_dag(tx: Transaction, dag: Dag) -> CheckedDag:
-    document: dict[str, Any] = dag_document(dag)
+def _check_document(tx: Transaction, document: dict[str, Any]) -> CheckedDag:
     text = to_text(document)
     if len(text.encode()) > MAX_DAG_BYTES:
         raise InvalidArgument.of("dag", f"is larger than {MAX_DAG_BYTES} bytes")

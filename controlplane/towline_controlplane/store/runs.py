@@ -213,6 +213,13 @@ def get_step(tx: Transaction, run_id: str, node_id: str) -> Step | None:
     return STEP.first(tx.connection, _steps(run_id).where(tables.steps.c.node_id == node_id))
 
 
+def get_attempt(tx: Transaction, run_id: str, node_id: str, number: int) -> Attempt | None:
+    """Returns an attempt of a step by its number."""
+    attempts = tables.attempts.c
+    query = select(*ATTEMPT.columns(tables.attempts)).where(attempts.run_id == run_id, attempts.node_id == node_id)
+    return ATTEMPT.first(tx.connection, query.where(attempts.number == number))
+
+
 def list_attempts(tx: Transaction, run_id: str, node_id: str) -> list[Attempt]:
     """Returns the attempts of a step in the order of their numbers."""
     attempts = tables.attempts.c

@@ -1,7 +1,8 @@
 """Protobuf to JSON, guided by the descriptors.
 
 Prints every field that has a value by nature (empty strings, 0, false and [] included), so that clients never miss a
-field; leaves out what was not said: unset messages and optional fields, UNSPECIFIED enums, empty maps.
+field; leaves out what was not said: unset messages and optional fields, UNSPECIFIED enums, empty maps, empty lists of
+plain values.
 """
 
 from collections.abc import Callable
@@ -72,9 +73,9 @@ class _MessageWriter:
 def _when(field: FieldDescriptor) -> _Print:
     if field.has_presence:
         return _Print.IF_SET
-    if is_map(field):
+    if is_map(field) or (field.is_repeated and field.message_type is None):
         return _Print.IF_NOT_EMPTY
-    if field.enum_type is None or field.is_repeated:
+    if field.enum_type is None:
         return _Print.ALWAYS
     zero = field.enum_type.values_by_number[0].name
     return _Print.ALWAYS if zero in scalars.enum_names(field.enum_type) else _Print.IF_NOT_EMPTY
