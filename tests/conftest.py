@@ -4,13 +4,17 @@ Property tests search anew on a developer's machine and are repeatable in CI.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import valkey_server
 from hypothesis import settings
 from postgres_server import NoPostgres, PostgresServer, SharedPostgres, private_server, shared_server
 from valkey_server import NoValkey, ValkeyServer
+
+from towline_migrations import upgrade
 
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
@@ -26,6 +30,45 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPostgre
             yield server
     except NoPostgres as reason:
         _give_up(reason)
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres: SharedPostgres) -> Iterator[str]:
+    """The name of a migrated database for the tests of this worker, one after the other."""
+
+    def migrate(url: str) -> None:
+        upgrade(url)
+
+    name = postgres.create_database(postgres.template(migrate))
+    yield name
+    postgres.drop_database(name)
+
+
+@pytest.fixture
+def postgres_url(postgres: SharedPostgres, postgres_database: str) -> str:
+    """An empty migrated database in PostgreSQL."""
+    postgres.empty_database(postgres_database)
+    return postgres.url(postgres_database)
+
+
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("migrated") / "towline.db"
+    upgrade(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def sqlite_url(migrated_file: Path, tmp_path: Path) -> str:
+    """An empty migrated database in SQLite."""
+    return f"sqlite:///{shutil.copy(migrated_file, tmp_path / 'towline.db')}"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty migrated database of each kind."""
+    return request.getfixturevalue(f"{request.param}_url")
 
 
 @pytest.fixture

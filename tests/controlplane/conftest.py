@@ -1,4 +1,4 @@
-"""Plays a scenario in a control plane of its own."""
+"""Plays a scenario in a control plane of its own, on each kind of database."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from rig import Scenario, control_plane
 
 
 @pytest.fixture
-def play(tmp_path: Path) -> Callable[[Scenario], None]:
+def play(tmp_path: Path, database_url: str) -> Callable[[Scenario], None]:
     async def in_control_plane(scenario: Scenario) -> None:
-        async with control_plane(tmp_path) as rig:
+        async with control_plane(tmp_path, database_url) as rig:
             await scenario(rig)
 
     return lambda scenario: asyncio.run(in_control_plane(scenario))

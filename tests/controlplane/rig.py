@@ -206,9 +206,12 @@ Scenario = Callable[[Rig], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def control_plane(folder: Path) -> AsyncGenerator[Rig]:
-    """Opens a fresh store and commits until the scenario is over; what it leaves keeps every invariant."""
-    url = f"sqlite:///{folder / 'towline.db'}"
+async def control_plane(folder: Path, url: str = "") -> AsyncGenerator[Rig]:
+    """Opens a fresh store and commits until the scenario is over; what it leaves keeps every invariant.
+
+    The store is a file in the folder, or the empty database at the URL.
+    """
+    url = url or f"sqlite:///{folder / 'towline.db'}"
     await asyncio.to_thread(upgrade, url)
     clock = FakeClock()
     database = Database.open(url, clock=clock)

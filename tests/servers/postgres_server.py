@@ -88,6 +88,17 @@ class Postgres:
         """Drops a database and ends all connections to it."""
         self._admin("DROP DATABASE IF EXISTS {} WITH (FORCE)", name)
 
+    def empty_database(self, name: str) -> None:
+        """Deletes all rows but those of the migrations, and ends all connections to the database."""
+        self.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", name)
+        tables = self.fetch(
+            "SELECT quote_ident(tablename) FROM pg_tables"
+            " WHERE schemaname = 'public' AND tablename <> 'alembic_version'",
+            database=name,
+        )
+        deletions = ";".join(f"DELETE FROM {table}" for (table,) in tables)
+        self.fetch(f"SET session_replication_role = replica; {deletions}", database=name)
+
     def _admin(self, statement: LiteralString, *names: str) -> None:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))
@@ -261,7 +272,8 @@ def _new(folder: Path) -> dict[str, str]:
         url = urlsplit(given)._replace(path="/{}").geturl()
         urls = {"socket_url": url, "tcp_url": url}
     else:
-        server = _start(_short_folder(), folder / "users", installations(), fsync=True)
+        # Nobody crashes it: what comes of that is shown with private ones.
+        server = _start(_short_folder(), folder / "users", installations(), fsync=False)
         urls = {"socket_url": server.url("{}"), "tcp_url": server.tcp_url("{}")}
     about = urls | {"template": f"towline_template_{secrets.token_hex(8)}"}
     (folder / "server.json").write_text(json.dumps(about))

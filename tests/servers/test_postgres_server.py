@@ -87,6 +87,8 @@ def test_a_database_is_a_copy_of_its_template(postgres: SharedPostgres) -> None:
     postgres.fetch("CREATE TABLE copied AS SELECT 7 AS x", database=original)
     copy = postgres.create_database(original)
     assert postgres.fetch("SELECT x FROM copied", database=copy) == [(7,)]
+    postgres.empty_database(copy)
+    assert postgres.fetch("SELECT x FROM copied", database=copy) == []
     for name in (original, copy):
         postgres.drop_database(name)
     assert postgres.fetch("SELECT 1 FROM pg_database WHERE datname IN (%s, %s)", original, copy) == []

@@ -15,7 +15,7 @@ from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.logs import LogAppend, LogPosition
 from towline_controlplane.store.runs import RunFilter
 
-pytestmark = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 Query = Callable[[Transaction], object]
 
