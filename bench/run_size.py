@@ -9,7 +9,9 @@ as they come off the wire to the committed workflow, and then to the committed r
 import asyncio
 import contextlib
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -20,9 +22,11 @@ from bench.figures import Cost, Stopwatch, spread, table
 from bench.plant import OWNER, Plant, plant
 from bench.store import Store, stores
 from towline.v1 import run_service_pb2, workflow_service_pb2
+from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.errors import InvalidState
 from towline_controlplane.model import WorkflowVersion
+from towline_controlplane.outputs import Outputs
 from towline_controlplane.services.callers import enter_user
 from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.run_streams import RunStreams
@@ -62,22 +66,24 @@ async def _cost(control_plane: Plant, version: WorkflowVersion, runs: int) -> Co
 
 async def start_cost(store: Store, document: Document) -> tuple[Cost, Cost]:
     """Returns what it costs to accept a workflow, and to start a run of it."""
-    async with plant(store) as control_plane:
-        database, orchestrator = control_plane.database, control_plane.orchestrator
-        workflows = WorkflowService(database, _nobody_listens)
-        runs = RunService(database, orchestrator, RunStreams(database, InProcessDoorbell()), Outlines())
-        enter_user(OWNER)
-        bytes_of_request = json_format.ParseDict(
-            {"name": "large", "dag": document}, workflow_service_pb2.CreateWorkflowRequest()
-        ).SerializeToString()
-        context: Any = None
-        watch = Stopwatch()
-        request = workflow_service_pb2.CreateWorkflowRequest.FromString(bytes_of_request)
-        created = await workflows.CreateWorkflow(request, context)
-        accepted = watch.cost(1)
-        watch = Stopwatch()
-        await runs.StartRun(run_service_pb2.StartRunRequest(workflow_id=created.workflow.id), context)
-        return accepted, watch.cost(1)
+    with tempfile.TemporaryDirectory(prefix="towline-bench-") as folder:
+        async with plant(store) as control_plane:
+            database, orchestrator = control_plane.database, control_plane.orchestrator
+            workflows = WorkflowService(database, _nobody_listens)
+            outputs = Outputs(database, FolderBlobs(Path(folder)))
+            runs = RunService(database, orchestrator, RunStreams(database, InProcessDoorbell()), Outlines(), outputs)
+            enter_user(OWNER)
+            bytes_of_request = json_format.ParseDict(
+                {"name": "large", "dag": document}, workflow_service_pb2.CreateWorkflowRequest()
+            ).SerializeToString()
+            context: Any = None
+            watch = Stopwatch()
+            request = workflow_service_pb2.CreateWorkflowRequest.FromString(bytes_of_request)
+            created = await workflows.CreateWorkflow(request, context)
+            accepted = watch.cost(1)
+            watch = Stopwatch()
+            await runs.StartRun(run_service_pb2.StartRunRequest(workflow_id=created.workflow.id), context)
+            return accepted, watch.cost(1)
 
 
 async def _nobody_listens() -> None:

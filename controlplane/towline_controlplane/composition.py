@@ -31,12 +31,14 @@ from towline_controlplane.loops.periodic import periodically
 from towline_controlplane.loops.retry_timer import RetryTimer
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.orchestrator import Orchestrator
+from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.redis_wire import RedisWire
 from towline_controlplane.relay import Alone, Relay
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
+from towline_controlplane.services.offers import OfferMessages
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugins import PluginService
@@ -121,6 +123,8 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
     accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens)
     blobs = FolderBlobs(settings.data_dir / "blobs")
+    outputs = Outputs(database, blobs)
+    limits = AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb)
     agents = AgentProtocol(
         database=database,
         orchestrator=orchestrator,
@@ -130,7 +134,8 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         lease_expiry=lease_expiry,
         log_writer=log_writer,
         blobs=blobs,
-        limits=AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb),
+        outputs=outputs,
+        offers=OfferMessages(orchestrator, outputs, limits),
     )
     streams = RunStreams(database, doorbell)
     services = (
@@ -147,7 +152,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             "Run",
             run_service_pb2,
             run_service_pb2_grpc,
-            RunService(database, orchestrator, streams, Outlines()),
+            RunService(database, orchestrator, streams, Outlines(), outputs),
         ),
         _service(
             "Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database, queues.announce)

@@ -1,12 +1,11 @@
 """Hands ready steps to an agent, in a transaction of its own: what each offer carries is put together here."""
 
-import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.engine.handout import Handout, Holder, hand_out
-from towline_controlplane.model import Attempt, PluginRef, Run, Step
+from towline_controlplane.model import Attempt, Output, PluginRef, Run, Step
 from towline_controlplane.store import leases, runs
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.tokens import fingerprint
@@ -35,7 +34,8 @@ class StepOffer:
     timeout_ms: int
     memory_limit_mb: int
     config: str
-    inputs: str
+    inputs: Mapping[str, Output]
+    """By node id, of the predecessors that have one."""
 
 
 def claim_many(
@@ -81,14 +81,11 @@ def _offers(tx: Transaction, handed: Sequence[tuple[Handout, str]], blueprints: 
     return [_offer(handout, token, prints[handout.run.version_id], outputs) for handout, token in handed]
 
 
-def _offer(handout: Handout, token: str, blueprint: Blueprint, outputs: dict[tuple[str, str], str]) -> StepOffer:
+def _offer(handout: Handout, token: str, blueprint: Blueprint, outputs: dict[tuple[str, str], Output]) -> StepOffer:
     step = handout.step
     node = blueprint.dag.nodes[step.position]
     plugin = blueprint.plugins[step.node_id]
     sources = _predecessors(blueprint, step)
-    inputs = (
-        f"{json.dumps(source)}:{outputs[step.run_id, source]}" for source in sources if (step.run_id, source) in outputs
-    )
     return StepOffer(
         run=handout.run,
         step=step,
@@ -98,7 +95,7 @@ def _offer(handout: Handout, token: str, blueprint: Blueprint, outputs: dict[tup
         timeout_ms=node.timeout_ms or plugin.timeout_ms,
         memory_limit_mb=node.memory_limit_mb or plugin.memory_limit_mb,
         config=step.config if step.config is not None else blueprint.configs[step.position],
-        inputs="{" + ",".join(inputs) + "}",
+        inputs={source: outputs[step.run_id, source] for source in sources if (step.run_id, source) in outputs},
     )
 
 

@@ -17,7 +17,7 @@ from towline_controlplane.engine.transitions import RUN_TERMINAL
 from towline_controlplane.engine.view import Decision, View, references, successors
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.model import Attempt, Event, Run, Step, StepState
-from towline_controlplane.store import concurrency, leases, runs
+from towline_controlplane.store import concurrency, leases, released_blobs, runs
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.runs import Request, RequestKey
 
@@ -128,7 +128,9 @@ class Ledger:
         """Starts a wholly loaded run that has ended without success over from its failed steps."""
         view = self._views[run_id]
         self._parse_outputs(view, view.dag.referenced)
+        blobs = _blobs(view)
         self._note(view, advance(view, Retry(), self.tx.now, self._jitter()))
+        released_blobs.note_use(self.tx, blobs - _blobs(view))
         return view.run
 
     def dag(self, run_id: str) -> Dag:
@@ -229,3 +231,7 @@ class Ledger:
             step = view.steps[node_id]
             if node_id not in view.outputs and step.state is StepState.SUCCEEDED and step.output is not None:
                 view.outputs[node_id] = json.loads(step.output)
+
+
+def _blobs(view: View) -> set[str]:
+    return {step.output_digest for step in view.steps.values() if step.output_digest is not None}

@@ -148,6 +148,14 @@ class Usage:
 
 
 @frozen
+class Output:
+    """What a step yielded: its JSON text, or the digest of the blob that holds it because it is large."""
+
+    text: str | None = None
+    digest: str | None = None
+
+
+@frozen
 class Lease:
     """An agent's claim on an attempt, as it presents it. `token_hash` is the SHA-256 of the token."""
 

@@ -36,6 +36,7 @@ from towline_controlplane.submissions import (
     StartRun,
     SteerRun,
     Submission,
+    TakeBack,
     TimeOutRun,
     Verdict,
     Withdraw,
@@ -43,7 +44,7 @@ from towline_controlplane.submissions import (
 
 _MAX_BATCH = 256
 
-Finding = Withdraw | ExpireOffer | ExpireQueueWait | TimeOutRun | AdmitRun
+Finding = Withdraw | ExpireOffer | ExpireQueueWait | TakeBack | TimeOutRun | AdmitRun
 """What duties look for. Each is judged again inside the commit, so that several replicas may find the same (I18)."""
 
 

@@ -17,7 +17,7 @@ from towline_controlplane.engine.rerun import failed_nodes
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL, RUN_RETRY, RUN_TERMINAL
 from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
 from towline_controlplane.ledger import Ledger, Needs
-from towline_controlplane.model import Attempt, AttemptState, Lease, Run, RunState, StepState
+from towline_controlplane.model import Attempt, AttemptState, Failure, Lease, Run, RunState, StepState
 from towline_controlplane.store import concurrency, runs
 from towline_controlplane.store.runs import Request
 
@@ -242,6 +242,30 @@ class ExpireOffer:
         if attempt.offer_expire_time > ledger.tx.now:
             return False
         ledger.decide(self.run_id, commands.ExpireOffer(self.node_id))
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """Takes back an offer that was never sent, of that very epoch: for later, or with a failure for good."""
+
+    run_id: str
+    node_id: str
+    epoch: int
+    delay_ms: int = 0
+    failure: Failure | None = None
+
+    @property
+    def needs(self) -> Needs:
+        """The step in question."""
+        return Needs(steps=((self.run_id, self.node_id),))
+
+    def decide(self, ledger: Ledger) -> bool:
+        """Returns False if the offer has lapsed meanwhile."""
+        attempt = _open_attempt(ledger, self.run_id, self.node_id)
+        if attempt is None or attempt.state is not AttemptState.OFFERED or attempt.epoch != self.epoch:
+            return False
+        ledger.decide(self.run_id, commands.TakeBack(self.node_id, self.delay_ms, self.failure))
         return True
 
 

@@ -7,7 +7,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from towline_sdk import failover
 
-MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+MAX_REQUEST_BYTES: Final = 16 * 1024 * 1024
+MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
+"""What the control plane takes and sends at most: an output grows up to fivefold on the wire."""
 _HEALTH_SECONDS: Final = 2
 
 _OPTIONS: Final = (
@@ -17,8 +19,8 @@ _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
+    ("grpc.max_send_message_length", MAX_REQUEST_BYTES),
 )
 
 

@@ -10,7 +10,7 @@ from rig import Rig, Scenario, failed, succeeded
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
 from towline_controlplane.ledger import Ledger, Needs
-from towline_controlplane.model import Failure, FailureClass, Lease, RunState, StepState
+from towline_controlplane.model import Failure, FailureClass, Lease, Output, RunState, StepState
 from towline_controlplane.submissions import Verdict
 
 
@@ -35,7 +35,7 @@ def test_inputs_are_the_outputs_of_the_predecessors(play: Callable[[Scenario], N
         for offer in await agent.pull():
             await agent.report(offer, succeeded(offer.step.node_id, f'{{"from":"{offer.step.node_id}"}}'))
         (offer,) = await agent.pull()
-        assert offer.inputs == '{"a":{"from":"a"},"b":{"from":"b"}}'
+        assert offer.inputs == {"a": Output('{"from":"a"}'), "b": Output('{"from":"b"}')}
 
     play(scenario)
 

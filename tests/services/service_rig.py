@@ -35,6 +35,7 @@ from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import Claim, StepOffer
 from towline_controlplane.model import AgentRecord, Lease, Role, Usage, User
 from towline_controlplane.orchestrator import Orchestrator
+from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.open_streams import OpenStreams
@@ -202,7 +203,8 @@ class RigAgent:
         """Reports a success, and how long the log is in all."""
         usage = Usage(log_bytes=log_bytes)
         end = EndAttempt(offer.step.node_id, Outcome.SUCCEEDED, digest=f"ok:{output}", output=output, usage=usage)
-        await self.rig.orchestrator.exchange((), [Report(self._lease(offer), end)], None)
+        outputs = Outputs(self.rig.database, FolderBlobs(self.rig.folder / "blobs"))
+        await self.rig.orchestrator.exchange((), await outputs.keep_large([Report(self._lease(offer), end)]), None)
 
     async def succeed_all(self, output: str = "{}") -> None:
         """Takes and ends steps until none is left."""
@@ -278,6 +280,7 @@ def _servicers(
                 orchestrator,
                 streams,
                 Outlines(),
+                Outputs(database, blobs),
             ),
         ),
         (

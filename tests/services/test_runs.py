@@ -56,6 +56,41 @@ def test_the_output_of_a_run_is_that_of_its_last_steps(tmp_path: Path) -> None:
     serve(tmp_path, scenario)
 
 
+def test_a_large_output_is_read_whole_and_left_out_of_lists(tmp_path: Path) -> None:
+    text = "x" * 300_000
+
+    async def scenario(rig: Rig) -> None:
+        user, agent = await rig.user("ada"), await rig.agent()
+        run_id = (await user.call("RunService/StartRun", workflowId=await _workflow(user, FAN))).run.id
+        await agent.succeed_all(f'{{"text":"{text}"}}')
+        step = (await user.call("RunService/GetStep", runId=run_id, nodeId="b")).step
+        assert step.output.struct_value["text"] == text
+        assert step.output_digest == hashlib.sha256(f'{{"text":"{text}"}}'.encode()).hexdigest()
+        run = (await user.call("RunService/GetRun", runId=run_id)).run
+        assert {key: value["text"] for key, value in run.output.struct_value.items()} == {"b": text, "c": text}
+        listed = (await user.call("RunService/ListSteps", runId=run_id)).steps
+        assert {each.output_digest for each in listed} == {step.output_digest}
+        assert not any(each.HasField("output") for each in listed)
+
+    serve(tmp_path, scenario)
+
+
+def test_an_output_that_is_gone_hides_neither_its_run_nor_the_fact(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user, agent = await rig.user("ada"), await rig.agent()
+        run_id = (await user.call("RunService/StartRun", workflowId=await _workflow(user, FAN))).run.id
+        await agent.succeed_all(f'"{"x" * 300_000}"')
+        for path in (rig.folder / "blobs").rglob("*"):
+            if path.is_file():
+                path.unlink()
+        run = (await user.call("RunService/GetRun", runId=run_id)).run
+        assert (run.state, run.HasField("output")) == (Run.SUCCEEDED, False)
+        refused = await refusal(user.call("RunService/GetStep", runId=run_id, nodeId="b"))
+        assert (refused.code, "cannot be read" in refused.message) == (grpc.StatusCode.UNAVAILABLE, True)
+
+    serve(tmp_path, scenario)
+
+
 def test_steps_name_their_attempts(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         user, agent = await rig.user("ada"), await rig.agent()
@@ -190,8 +225,18 @@ def test_outputs_beyond_the_limit_are_left_to_the_steps(tmp_path: Path) -> None:
         await agent.succeed_all(f'"{"x" * 1_000_000}"')
         run = (await user.call("RunService/GetRun", runId=run_id)).run
         assert (run.state, run.HasField("output")) == (Run.SUCCEEDED, False)
+
+    serve(tmp_path, scenario)
+
+
+def test_a_page_of_steps_ends_where_their_outputs_are_large(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user, agent = await rig.user("ada"), await rig.agent()
+        dag = {"nodes": [{**UPPERCASE, "id": f"n{n}"} for n in range(12)]}
+        run_id = (await user.call("RunService/StartRun", workflowId=await _workflow(user, dag))).run.id
+        await agent.succeed_all(f'"{"x" * 250_000}"')
         page = await user.call("RunService/ListSteps", runId=run_id)
-        assert [step.node_id for step in page.steps] == ["n0", "n1"]
+        assert [step.node_id for step in page.steps] == [f"n{n}" for n in range(8)]
         assert page.next_page_token
 
     serve(tmp_path, scenario)

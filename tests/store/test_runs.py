@@ -10,6 +10,7 @@ from towline_controlplane.model import (
     EventType,
     Failure,
     FailureClass,
+    Output,
     RunState,
     StepState,
     Usage,
@@ -132,11 +133,17 @@ def test_outputs_are_those_of_succeeded_steps_alone(store: Store) -> None:
         a_step(node_id="b", state=StepState.SUCCEEDED, output='{"n": 1}'),
         a_step(node_id="c", state=StepState.SUCCEEDED),
         a_step(node_id="d", state=StepState.FAILED, output='"evidence"'),
+        a_step(node_id="e", state=StepState.SUCCEEDED, output_digest="0" * 64),
     )
     store.write(add_run, steps=steps)
-    keys = [("run-1", node) for node in "abcde"]
-    assert store.read(runs.load_outputs, keys) == {("run-1", "a"): "null", ("run-1", "b"): '{"n": 1}'}
-    assert store.read(runs.output_steps, "run-1", "bc") == {"b": '{"n": 1}'}
+    small, large = Output('{"n": 1}'), Output(digest="0" * 64)
+    keys = [("run-1", node) for node in "abcdef"]
+    assert store.read(runs.load_outputs, keys) == {
+        ("run-1", "a"): Output("null"),
+        ("run-1", "b"): small,
+        ("run-1", "e"): large,
+    }
+    assert store.read(runs.output_steps, "run-1", "bce") == {"b": small, "e": large}
 
 
 def test_save_changes_changes_everything_that_may_change(store: Store) -> None:

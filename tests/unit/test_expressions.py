@@ -164,6 +164,28 @@ def test_an_expression_is_compiled_once() -> None:
     assert compile_expression("input.n == 4711") is compile_expression("input.n == 4711")
 
 
+@pytest.mark.parametrize(
+    ("source", "reads"),
+    [
+        ("nodes.a.output.x == 1", True),
+        ("nodes.a", True),
+        ("nodes['a']['output'] != null", True),
+        ("nodes.a.state == 'FAILED' || nodes.a.output.x == 1", True),
+        ("nodes.a.state == 'SUCCEEDED'", False),
+        ("nodes.b.output.x == 1", False),
+    ],
+)
+def test_a_large_output_cannot_be_read_but_its_state_can(source: str, reads: bool) -> None:
+    program = compile_expression(source)
+    nodes = {"a": {"state": "SUCCEEDED", "output": None}, "b": {"state": "SUCCEEDED", "output": {"x": 1}}}
+    scope = Scope(None, {}, nodes, withheld=frozenset({"a"}))
+    if not reads:
+        assert program.evaluate_condition(scope)
+        return
+    with pytest.raises(ExpressionError, match="the output of 'a' is larger than the 256 KiB that expressions can read"):
+        program.evaluate(scope)
+
+
 def test_only_what_is_read_is_looked_at() -> None:
     unreadable = object()
     scope = Scope({"n": 1, "rest": unreadable}, {}, {"a": {"output": {"x": 2, "rest": unreadable}}, "b": unreadable})

@@ -120,7 +120,8 @@ def _values_for_conditions(
         return None, {}
     referred = {node_id for condition in conditions for node_id in condition.references}
     keys = [(run_id, s.node_id) for s in steps if s.node_id in referred and s.state is StepState.SUCCEEDED]
-    outputs = {node_id: json.loads(text) for (_, node_id), text in runs.load_outputs(tx, keys).items()}
+    stored = runs.load_outputs(tx, keys)
+    outputs = {node_id: json.loads(output.text) for (_, node_id), output in stored.items() if output.text is not None}
     text = audit.load_inputs(tx, [run_id]).get(run_id)
     return None if text is None else json.loads(text), outputs
 

@@ -74,8 +74,9 @@ def _is_satisfied(rows: RunRows, edge: Edge) -> bool | None:
         for node_id in edge.expression.references
     }
     run = {"id": rows.run.id, "workflowId": rows.run.workflow_id}
+    withheld = frozenset(node_id for node_id in nodes if rows.steps[node_id].output_digest is not None)
     try:
-        return edge.expression.evaluate_condition(Scope(rows.run_input, run, nodes))
+        return edge.expression.evaluate_condition(Scope(rows.run_input, run, nodes, withheld))
     except ExpressionError:
         return None
 

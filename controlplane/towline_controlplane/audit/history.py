@@ -200,8 +200,8 @@ def _reset(_replay: _Replay, _event: Event, step: _Step) -> None:
 
 
 def _available_later(_replay: _Replay, event: Event, step: _Step) -> None:
-    delay: Any = event.details.get("delayMs", 0)
-    step.not_before = event.time + delay * 1000
+    delay: Any = event.details.get("delayMs")
+    step.not_before = 0 if delay is None else event.time + delay * 1000
 
 
 def _no_effect_on_step(_replay: _Replay, _event: Event, _step: _Step) -> None: ...
@@ -211,7 +211,7 @@ _STEP_EFFECTS: Mapping[E, Callable[[_Replay, Event, _Step], None]] = {
     E.STEP_READY: _available_at_once,
     E.STEP_OFFERED: _offered,
     E.STEP_STARTED: _started,
-    E.STEP_OFFER_EXPIRED: _available_at_once,
+    E.STEP_OFFER_EXPIRED: _available_later,
     E.STEP_ATTEMPT_LOST: _available_at_once,
     E.STEP_RETRY_SCHEDULED: _available_later,
     E.STEP_RESET: _reset,

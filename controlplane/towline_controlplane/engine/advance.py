@@ -21,6 +21,7 @@ from towline_controlplane.model import (
     EventType,
     Failure,
     FailureClass,
+    Output,
     RunState,
     SideEffects,
     Step,
@@ -70,7 +71,7 @@ def _end_attempt(draft: Draft, command: commands.EndAttempt, jitter: float) -> N
 
 def _end_as(draft: Draft, command: commands.EndAttempt, attempt: AttemptState, step: StepState) -> None:
     draft.end_attempt(command.node_id, attempt, command.failure, command.usage, command.digest)
-    output = command.output if step is StepState.SUCCEEDED else None
+    output = Output(command.output, command.output_digest) if step is StepState.SUCCEEDED else None
     draft.end_step(command.node_id, step, command.failure, output)
 
 
@@ -98,6 +99,20 @@ def _expire_offer(draft: Draft, command: commands.ExpireOffer, _jitter: float) -
         _lose(draft, command.node_id, _UNCONFIRMED)
     else:
         draft.offer_again(command.node_id, next_attempt=draft.step(command.node_id).attempt)
+
+
+def _take_back(draft: Draft, command: commands.TakeBack, _jitter: float) -> None:
+    step, failure = draft.step(command.node_id), command.failure
+    if draft.run.cancel_requested:
+        draft.end_attempt(command.node_id, AttemptState.CANCELLED)
+        draft.end_step(command.node_id, StepState.CANCELLED)
+    elif failure is not None:
+        draft.end_attempt(command.node_id, AttemptState.CANCELLED, failure)
+        draft.end_step(command.node_id, StepState.FAILED, failure)
+    else:
+        delay = command.delay_ms or None
+        draft.record(EventType.STEP_OFFER_EXPIRED, command.node_id, agentId=step.agent_id, delayMs=delay)
+        draft.offer_again(command.node_id, step.attempt, command.delay_ms)
 
 
 def _lose_attempt(draft: Draft, command: commands.LoseAttempt, _jitter: float) -> None:
@@ -221,6 +236,7 @@ _DECIDERS: Mapping[type, Callable[[Draft, Any, float], None]] = {
     commands.ConfirmStart: _confirm_start,
     commands.EndAttempt: _end_attempt,
     commands.ExpireOffer: _expire_offer,
+    commands.TakeBack: _take_back,
     commands.LoseAttempt: _lose_attempt,
     commands.ExpireQueueWait: _expire_queue_wait,
     commands.Admit: _admit,

@@ -34,6 +34,8 @@ class EndAttempt:
     """Tells a repeat of this report from another result."""
     output: str | None = None
     """JSON text, for SUCCEEDED."""
+    output_digest: str | None = None
+    """Names the blob that holds a large output, instead of `output`."""
     failure: Failure | None = None
     usage: Usage = field(default_factory=Usage)
     elapsed_us: int = 0
@@ -47,6 +49,15 @@ class ExpireOffer:
     """An offer was not confirmed in time."""
 
     node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class TakeBack:
+    """An offer never left the control plane: the step is offered again after a delay, or fails with `failure`."""
+
+    node_id: str
+    delay_ms: int = 0
+    failure: Failure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +121,7 @@ Command = (
     ConfirmStart
     | EndAttempt
     | ExpireOffer
+    | TakeBack
     | LoseAttempt
     | ExpireQueueWait
     | Admit

@@ -19,6 +19,7 @@ from towline_controlplane.model import (
     Event,
     EventType,
     Failure,
+    Output,
     RunState,
     Step,
     StepState,
@@ -87,7 +88,8 @@ class Draft:
             for node_id in references
         }
         run = {"id": self.run.id, "workflowId": self.run.workflow_id}
-        return Scope(input=self.view.run_input, run=run, nodes=nodes)
+        withheld = frozenset(node_id for node_id in nodes if self.step(node_id).output_digest is not None)
+        return Scope(input=self.view.run_input, run=run, nodes=nodes, withheld=withheld)
 
     def change(self, node_id: str, **fields: Any) -> Step:
         """Changes fields of a step, the state checked against its table."""
@@ -147,9 +149,10 @@ class Draft:
         self._make_ready(node_id, config=config)
         self.record(EventType.STEP_READY, node_id)
 
-    def offer_again(self, node_id: str, next_attempt: int) -> None:
-        """Makes a step whose holder is gone dispatchable again, at once."""
-        self._make_ready(node_id, next_attempt=next_attempt, agent_id=None)
+    def offer_again(self, node_id: str, next_attempt: int, delay_ms: int = 0) -> None:
+        """Makes a step whose holder is gone dispatchable again, at once or after a delay."""
+        not_before = self._now + delay_ms * 1000 if delay_ms else 0
+        self._make_ready(node_id, next_attempt=next_attempt, agent_id=None, not_before=not_before)
 
     def retry_step(self, node_id: str, delay_ms: int) -> None:
         """Makes a step whose attempt failed dispatchable again after a delay."""
@@ -163,10 +166,19 @@ class Draft:
         self.record(EventType.STEP_PARKED, node_id, error=failure)
 
     def end_step(
-        self, node_id: str, state: StepState, failure: Failure | None = None, output: str | None = None
+        self, node_id: str, state: StepState, failure: Failure | None = None, output: Output | None = None
     ) -> None:
         """Ends a step for good and counts it off the run."""
-        step = self.change(node_id, state=state, error=failure, output=output, end_time=self._now, held=False)
+        stored = output or Output()
+        step = self.change(
+            node_id,
+            state=state,
+            error=failure,
+            output=stored.text,
+            output_digest=stored.digest,
+            end_time=self._now,
+            held=False,
+        )
         self._ended.append(node_id)
         self.run = replace(self.run, open_steps=self.run.open_steps - 1)
         if self._fails_run(step):

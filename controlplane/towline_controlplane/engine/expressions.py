@@ -15,7 +15,12 @@ from cel_expr_python import cel
 
 from towline_controlplane.engine import cel_tree, cost
 from towline_controlplane.engine.cel_tree import Fold, Literal, Path, Tree
-from towline_controlplane.engine.limits import MAX_COMPREHENSIONS, MAX_EXPRESSION_CHARACTERS, MAX_RESULT_BYTES
+from towline_controlplane.engine.limits import (
+    MAX_COMPREHENSIONS,
+    MAX_EXPRESSION_CHARACTERS,
+    MAX_INLINE_OUTPUT_BYTES,
+    MAX_RESULT_BYTES,
+)
 
 _ROOTS = frozenset({"input", "run", "nodes"})
 _ENVIRONMENT = cel.NewEnv(variables=dict.fromkeys(sorted(_ROOTS), cel.Type.DYN))
@@ -39,17 +44,21 @@ class ExpressionError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an expression sees. `nodes` maps a node id to `{"state", "output"}`."""
+    """What an expression sees. `nodes` maps a node id to `{"state", "output"}`.
+
+    The outputs of the nodes in `withheld` are too large to be read.
+    """
 
     input: object
     run: Mapping[str, object]
     nodes: Mapping[str, object]
+    withheld: frozenset[str] = frozenset()
 
 
 class Program:
     """A compiled expression. `references` are the nodes that it names, which its scope must have."""
 
-    __slots__ = ("_cost", "_expression", "_keys", "references", "source")
+    __slots__ = ("_cost", "_expression", "_keys", "_outputs", "references", "source")
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -59,10 +68,15 @@ class Program:
         paths = list(_paths(tree))
         self.references = frozenset(path[1] for path in paths if path[0] == "nodes")
         self._keys = _keys(paths)
+        self._outputs = [node for node, keys in self._keys.get("nodes", {}).items() if not keys or "output" in keys]
         self._cost = _cost(tree)
 
     def evaluate(self, scope: Scope) -> object:
         """Returns the value as JSON, an integral number always as int; raises ExpressionError."""
+        for node_id in self._outputs:
+            if node_id in scope.withheld:
+                limit = f"{MAX_INLINE_OUTPUT_BYTES // 1024} KiB"
+                raise ExpressionError(f"the output of {node_id!r} is larger than the {limit} that expressions can read")
         data = self._data(scope)
         if cost.evaluate(self._cost, data) > cost.MAX_COST:
             raise ExpressionError("it would take too long on values of this size")

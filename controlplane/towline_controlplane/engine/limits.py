@@ -22,6 +22,8 @@ MAX_RENDERED_BYTES = 1024 * 1024
 MAX_EXPRESSION_CHARACTERS = 2_048
 MAX_COMPREHENSIONS = 3
 MAX_RESULT_BYTES = 256 * 1024
+MAX_INLINE_OUTPUT_BYTES = 256 * 1024
+"""An output whose JSON text is larger is kept in the blob store, where expressions cannot read it."""
 
 MAX_TYPE_CHARACTERS = 128
 MAX_PLUGIN_ID_CHARACTERS = 128

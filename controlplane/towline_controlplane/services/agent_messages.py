@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -158,8 +159,14 @@ def verdicts(
     return found
 
 
-def offer(given: StepOffer, limits: AgentLimits, waited: float = 0.0) -> agent_service_pb2.Offer:
-    """Returns the message of an offer that was made when its request had waited for so many seconds."""
+def offer(
+    given: StepOffer, inputs: Mapping[str, str], limits: AgentLimits, waited: float = 0.0
+) -> agent_service_pb2.Offer:
+    """Returns the message of an offer that was made when its request had waited for so many seconds.
+
+    `inputs` are the JSON texts of the outputs of its predecessors by node id.
+    """
+    members = (f"{json.dumps(source)}:{text}" for source, text in inputs.items())
     attempt = given.attempt
     timeout_ms = given.timeout_ms or limits.timeout_ms
     memory_mb = given.memory_limit_mb or limits.memory_limit_mb
@@ -179,7 +186,7 @@ def offer(given: StepOffer, limits: AgentLimits, waited: float = 0.0) -> agent_s
             entry_point=given.plugin.entry_point,
         ),
         config_json=given.config.encode(),
-        inputs_json=given.inputs.encode(),
+        inputs_json=("{" + ",".join(members) + "}").encode(),
         run_input_json=given.run.input.encode(),
         limits=workflow_pb2.Limits(
             timeout=Duration(seconds=timeout_ms // 1000, nanos=timeout_ms % 1000 * 1_000_000),

@@ -23,9 +23,10 @@ from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import AgentRecord, Lease
 from towline_controlplane.orchestrator import Orchestrator
+from towline_controlplane.outputs import Outputs
 from towline_controlplane.services import agent_messages as messages
-from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.callers import current_agent
+from towline_controlplane.services.offers import OfferMessages
 from towline_controlplane.sessions import Sessions
 from towline_controlplane.store import plugins
 from towline_controlplane.store.database import Database
@@ -63,7 +64,8 @@ class AgentProtocol(AgentServiceServicer):
     lease_expiry: LeaseExpiry
     log_writer: LogWriter
     blobs: Blobs
-    limits: AgentLimits
+    outputs: Outputs
+    offers: OfferMessages
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end_long_polls(self) -> None:
@@ -83,8 +85,7 @@ class AgentProtocol(AgentServiceServicer):
         wait = min(messages.seconds(request.wait), MAX_WAIT_SECONDS)
         received_at = asyncio.get_running_loop().time()
         found = await self._pull(agent, started, messages.want(request.want), wait)
-        waited = found.asked_at - received_at
-        return pb.PullResponse(offers=[messages.offer(offer, self.limits, waited) for offer in found.offers])
+        return pb.PullResponse(offers=await self.offers.write(found.offers, found.asked_at - received_at))
 
     async def Report(self, request: pb.ReportRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.ReportResponse:
         """Records results and offers next steps in the same answer."""
@@ -92,12 +93,12 @@ class AgentProtocol(AgentServiceServicer):
         reports = [messages.report(result, agent) for result in request.results]
         verdicts, offers = await self.orchestrator.exchange(
             messages.leases(request.started, agent),
-            [each for each in reports if isinstance(each, Report)],
+            await self.outputs.keep_large([each for each in reports if isinstance(each, Report)]),
             await self._claim(agent, request.want),
         )
         return pb.ReportResponse(
             verdicts=messages.verdicts(reports, verdicts),
-            offers=[messages.offer(offer, self.limits) for offer in offers],
+            offers=await self.offers.write(offers),
         )
 
     async def Sync(self, request: pb.SyncRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.SyncResponse:
@@ -199,7 +200,7 @@ class AgentProtocol(AgentServiceServicer):
             session_id=agent.session_id or "",
             queue_ids=await self.queues.matching(agent.labels),
             want=min(messages.want(want), agent.slots),
-            offer_seconds=self.limits.offer_seconds,
+            offer_seconds=self.offers.limits.offer_seconds,
         )
 
     async def _directives(self, agent: AgentRecord, held: Sequence[tuple[pb.Lease, Lease]]) -> list[pb.Directive]:

@@ -118,6 +118,7 @@ def step(row: model.Step, kind: str, execution_key: str, attempts: Iterable[mode
         not_before_time=timestamp(row.not_before) if ready_later else None,
         attempts=[attempt(each) for each in attempts],
         run_id=row.run_id,
+        output_digest=row.output_digest or "",
     )
 
 

@@ -8,15 +8,12 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from towline_controlplane.engine.transitions import RUN_TERMINAL
-from towline_controlplane.model import Run, WorkflowVersion
+from towline_controlplane.model import Output, Run, WorkflowVersion
 from towline_controlplane.store import runs, workflows
 from towline_controlplane.store.database import Transaction
-
-MAX_OUTPUT_BYTES: Final = 4 << 20
-"""Outputs of a run that are larger together are left out of it: they are read step by step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +63,11 @@ class Outlines:
                 self._by_version.move_to_end(version_id)
             return known
 
-    def output_of(self, tx: Transaction, run: Run) -> dict[str, str] | None:
-        """Returns the outputs of the last steps of a run that has ended.
-
-        None before, if its workflow maps the output, or if they exceed 4 MiB.
-        """
+    def outputs_of(self, tx: Transaction, run: Run) -> dict[str, Output] | None:
+        """Returns the outputs of the last steps of a run that has ended; None before, or if its workflow maps them."""
         if run.state not in RUN_TERMINAL or self.get(tx, run.version_id).maps_output:
             return None
-        outputs = runs.output_steps(tx, run.id, self.get(tx, run.version_id).last)
-        if sum(len(output) for output in outputs.values()) > MAX_OUTPUT_BYTES:
-            return None
-        return dict(sorted(outputs.items()))
+        return dict(sorted(runs.output_steps(tx, run.id, self.get(tx, run.version_id).last).items()))
 
 
 def outline_of(version: WorkflowVersion) -> Outline:

@@ -5,25 +5,29 @@ Every change of a run goes through the orchestrator; here are only reads.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
+
+import structlog
 
 from towline.v1 import run_pb2
 from towline.v1 import run_service_pb2 as pb
 from towline_controlplane.engine.handout import execution_key
-from towline_controlplane.errors import InvalidArgument, Violation
+from towline_controlplane.errors import InvalidArgument, LimitExceeded, NotFound, Unavailable, Violation
 from towline_controlplane.json_values import MAX_BYTES, canonical_text, to_text, violations
-from towline_controlplane.model import Run, RunState, Step, WorkflowVersion
+from towline_controlplane.model import Output, Run, RunState, Step, WorkflowVersion
 from towline_controlplane.orchestrator import RunStart
+from towline_controlplane.outputs import Outputs
 from towline_controlplane.services import convert
+from towline_controlplane.services.agent_messages import MAX_OUTPUT_BYTES
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse, wrong_labels
 from towline_controlplane.services.config_schemas import wrong_input
 from towline_controlplane.services.outlines import Outline, Outlines
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.run_streams import RunStreams
-from towline_controlplane.services.struct_values import plain
+from towline_controlplane.services.struct_values import plain, wire_text
 from towline_controlplane.store import runs, workflows
 from towline_controlplane.store.database import Database, Transaction
 
@@ -31,6 +35,8 @@ MAX_PRIORITY: Final = 100
 MAX_REQUEST_ID_LENGTH: Final = 200
 _RUN_LIMITS: Final = PageLimits()
 _STEP_LIMITS: Final = PageLimits(default=500, maximum=1_000)
+
+log = structlog.get_logger(__name__)
 
 
 class RunCommands(Protocol):
@@ -65,6 +71,7 @@ class RunService:
     commands: RunCommands
     streams: RunStreams
     outlines: Outlines
+    outputs: Outputs
 
     async def StartRun(self, request: pb.StartRunRequest, _context: Context) -> pb.StartRunResponse:
         """Starts a run; answered once it is committed."""
@@ -112,11 +119,13 @@ class RunService:
         """Returns a run, with its output once it has ended."""
         owner_id = visible_owner()
 
-        def read(tx: Transaction) -> pb.GetRunResponse:
+        def read(tx: Transaction) -> tuple[Run, Mapping[str, Output] | None]:
             run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
-            return pb.GetRunResponse(run=convert.run(run, self.outlines.output_of(tx, run)))
+            return run, self.outlines.outputs_of(tx, run)
 
-        return await self.database.read(read)
+        run, stored = await self.database.read(read)
+        output = None if stored is None else await self._texts(run.id, stored)
+        return pb.GetRunResponse(run=await asyncio.to_thread(convert.run, run, output))
 
     async def PauseRun(self, request: pb.PauseRunRequest, _context: Context) -> pb.PauseRunResponse:
         """Stops handing out the steps of a run."""
@@ -161,14 +170,17 @@ class RunService:
         """Returns a step with all its attempts."""
         owner_id = visible_owner()
 
-        def read(tx: Transaction) -> pb.GetStepResponse:
+        def read(tx: Transaction) -> tuple[run_pb2.Step, Output]:
             run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
             step = found(runs.get_step(tx, run.id, request.node_id), "step", request.node_id)
             message = self._step(tx, run, step)
             message.attempts.extend(convert.attempt(row) for row in runs.list_attempts(tx, run.id, step.node_id))
-            return pb.GetStepResponse(step=message)
+            return message, Output(step.output, step.output_digest)
 
-        return await self.database.read(read)
+        message, output = await self.database.read(read)
+        if output.digest is not None:
+            message.output.CopyFrom(await asyncio.to_thread(wire_text, await self._text(request.node_id, output)))
+        return pb.GetStepResponse(step=message)
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
         """Streams the history of a run up to the event that ends it."""
@@ -179,6 +191,22 @@ class RunService:
         """Streams log lines, with `follow` until the run has ended."""
         async for response in self.streams.tail(request, context):
             yield response
+
+    async def _text(self, node_id: str, stored: Output) -> str:
+        try:
+            return (await self.outputs.texts({node_id: stored}, MAX_OUTPUT_BYTES))[node_id]
+        except NotFound as error:
+            raise Unavailable(f"the output of the step cannot be read: {error.message}") from error
+
+    async def _texts(self, run_id: str, stored: Mapping[str, Output]) -> Mapping[str, str] | None:
+        """Returns None for outputs that are too large together: they are read step by step."""
+        try:
+            return await self.outputs.texts(stored, MAX_OUTPUT_BYTES)
+        except LimitExceeded:
+            return None
+        except (NotFound, Unavailable) as error:
+            log.warning("output_unreadable", run=run_id, reason=error.message)
+            return None
 
     def _step(self, tx: Transaction, run: Run, step: Step) -> run_pb2.Step:
         key = execution_key(run.id, step.node_id, step.attempt) if step.attempt else ""

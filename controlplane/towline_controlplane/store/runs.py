@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Select, select, text, tuple_
 
-from towline_controlplane.model import Attempt, Event, Run, RunState, Step
+from towline_controlplane.model import Attempt, Event, Output, Run, RunState, Step
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import ATTEMPT, EVENT, RUN, STEP
@@ -65,8 +65,9 @@ _LOAD_ALL_ATTEMPTS = Statement(
     " WHERE a.run_id = k.run_id AND a.node_id = k.node_id"
 )
 _LOAD_OUTPUTS = Statement(
-    "SELECT s.run_id, s.node_id, s.output FROM {keys} CROSS JOIN steps s"
-    " WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND s.state = 'SUCCEEDED' AND s.output IS NOT NULL"
+    "SELECT s.run_id, s.node_id, s.output, s.output_digest FROM {keys} CROSS JOIN steps s"
+    " WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND s.state = 'SUCCEEDED'"
+    " AND (s.output IS NOT NULL OR s.output_digest IS NOT NULL)"
 )
 
 _TAKE_KEY_IF_FREE = insert_if_absent("requests", ("owner_id", "request_id", "digest", "run_id", "create_time"))
@@ -139,9 +140,9 @@ def load_all_attempts(tx: Transaction, keys: Collection[StepKey]) -> list[Attemp
     return [ATTEMPT.load(row) for row in tx.fetch(_LOAD_ALL_ATTEMPTS, as_json(keys))]
 
 
-def load_outputs(tx: Transaction, keys: Collection[StepKey]) -> dict[StepKey, str]:
-    """Returns the outputs (JSON text) of those of the steps that SUCCEEDED with one."""
-    return {(run_id, node_id): output for run_id, node_id, output in tx.fetch(_LOAD_OUTPUTS, as_json(keys))}
+def load_outputs(tx: Transaction, keys: Collection[StepKey]) -> dict[StepKey, Output]:
+    """Returns the outputs of those of the steps that SUCCEEDED with one."""
+    return {(run_id, node_id): Output(*output) for run_id, node_id, *output in tx.fetch(_LOAD_OUTPUTS, as_json(keys))}
 
 
 def load_open_steps(tx: Transaction, run_id: str) -> list[Step]:
@@ -234,8 +235,8 @@ def list_events(tx: Transaction, run_id: str, after_sequence: int, limit: int) -
     return EVENT.all(tx.connection, query.order_by(events.sequence).limit(limit))
 
 
-def output_steps(tx: Transaction, run_id: str, node_ids: Iterable[str]) -> dict[str, str]:
-    """Returns by node id the outputs (JSON text) of those of the nodes that SUCCEEDED with one."""
+def output_steps(tx: Transaction, run_id: str, node_ids: Iterable[str]) -> dict[str, Output]:
+    """Returns by node id the outputs of those of the nodes that SUCCEEDED with one."""
     outputs = load_outputs(tx, [(run_id, node_id) for node_id in node_ids])
     return {node_id: output for (_, node_id), output in outputs.items()}
 
