@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.engine.handout import Handout, Holder, hand_out
 from towline_controlplane.model import Attempt, Output, PluginRef, Run, Step
-from towline_controlplane.store import leases, runs
+from towline_controlplane.store import agents, leases, runs
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.tokens import fingerprint
 
@@ -43,8 +43,11 @@ def claim_many(
 ) -> list[StepOffer]:
     """Leases up to `want` ready steps to the agent: each to it alone, with a rising epoch and a fresh token.
 
-    `chance` in [0, 1) picks the queue that is asked first.
+    `chance` in [0, 1) picks the queue that is asked first. An agent whose lease is over gets nothing, even if it still
+    seems to wait: its connection may lead nowhere, and whatever it were given would be lost with it.
     """
+    if not agents.holds_lease(tx, claim.agent_id, claim.session_id):
+        return []
     steps = leases.select_claimable(tx, claim.queue_ids, claim.want, chance)
     if not steps:
         return []

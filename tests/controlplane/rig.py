@@ -168,7 +168,8 @@ class FakeAgent:
         return Claim(self.id, self.session_id, await self.rig.queue_ids(), want, 5.0)
 
     async def pull(self, want: int = 8) -> list[StepOffer]:
-        """Returns what can be had now."""
+        """Returns what can be had now; whoever asks has just renewed its lease."""
+        await self.renew()
         _, offers = await self.rig.orchestrator.exchange((), (), await self.claim(want))
         return offers
 

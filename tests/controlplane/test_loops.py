@@ -6,6 +6,7 @@ import pytest
 from rig import LEASE_SECONDS, Rig, Scenario, failed
 
 from towline_controlplane.bus import queue_topic
+from towline_controlplane.handouts import Claim
 from towline_controlplane.ids import new_id
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
@@ -94,6 +95,26 @@ def test_a_control_plane_that_was_down_itself_lets_agents_confirm_late(play: Cal
         monotonic.now = 10
         assert await expiry.tick() == 0
         assert await agent.report(offer) is Verdict.ACCEPTED
+
+    play(scenario)
+
+
+def test_an_agent_gets_nothing_once_its_lease_is_over_or_its_session_replaced(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        async def given(claim: Claim) -> int:
+            return len((await rig.orchestrator.exchange((), (), claim))[1])
+
+        await rig.start(["a", "b"])
+        agent = await rig.agent()
+        claim = await agent.claim(want=1)
+        rig.clock.advance(LEASE_SECONDS)
+        assert await given(claim) == 0
+        await agent.renew()
+        assert await given(claim) == 1
+        agent.session_id = new_id()
+        await agent.open_session()
+        assert await given(claim) == 0
+        assert await given(await agent.claim(want=1)) == 1
 
     play(scenario)
 

@@ -17,6 +17,7 @@ _COLUMNS = AGENT.columns(tables.agents)
 _BY_CREDENTIAL = Statement(
     f"SELECT {listed(AGENT.names, 'agents')} FROM agents WHERE agents.credential_hash = ?"  # noqa: S608 - our own names
 )
+_HOLDS_LEASE = Statement("SELECT 1 FROM agents WHERE id = ? AND session_id = ? AND lease_expire_time > ?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,11 @@ def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionI
 def renew_if_session(tx: Transaction, agent_id: str, session_id: str, lease_expire_time: int) -> bool:
     """Renews all leases of an agent, only if `session_id` is still its session; tells whether it was."""
     return _renew(tx, lease_expire_time, {"id": agent_id, "session_id": session_id}, {})
+
+
+def holds_lease(tx: Transaction, agent_id: str, session_id: str) -> bool:
+    """Tells whether `session_id` is the agent's session and its lease is not over."""
+    return bool(tx.fetch(_HOLDS_LEASE, agent_id, session_id, tx.now))
 
 
 def list_agents(tx: Transaction, after_name: str, limit: int) -> list[ListedAgent]:
