@@ -141,7 +141,7 @@ class Holdings:
 
     def _lapse(self, key: str) -> None:
         attempt = self._attempts.get(key)
-        if attempt is not None:
+        if attempt is not None and not self._is_reporting(key):
             self.lapsed(attempt)
 
     def _is_reporting(self, key: str) -> bool:
