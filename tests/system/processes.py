@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+from faulty_network import Link, Network
+
 from towline_cli.child import Child, ChildSpec
 
 PATIENCE_SECONDS = 60.0
@@ -22,63 +25,92 @@ PASSWORD = "correct horse"
 
 @dataclass(slots=True)
 class Installation:
-    """A control plane, a gateway and agents on free ports, each of which a scenario may kill."""
+    """Control planes, a gateway and agents on free ports, each of which a scenario may kill or stop.
+
+    With a network, each client reaches each control plane over a link of its own.
+    """
 
     folder: Path
+    net: Network | None = None
     parts: dict[str, Child] = field(default_factory=dict[str, Child])
     environments: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
-    grpc: str = ""
+    control_planes: dict[str, str] = field(default_factory=dict[str, str])
     http: str = ""
+    _stopped: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
-    async def start_control_plane(self, **settings: str) -> None:
-        """Starts the control plane; after a kill it comes back on the same port."""
-        port = self.grpc.rpartition(":")[2] or "0"
-        token_file = self.folder / "enrollment-token"
-        if not token_file.exists():
-            token_file.write_text(secrets.token_urlsafe(32))
+    @property
+    def grpc(self) -> str:
+        """The address of the first control plane, past the network."""
+        return next(iter(self.control_planes.values()))
+
+    async def start_control_plane(self, name: str = "controlplane", **settings: str) -> None:
+        """Starts a control plane; after a kill it comes back on the same port."""
         environment = {
             "TOWLINE_DATA_DIR": str(self.folder / "data"),
-            "GRPC_PORT": port,
+            "GRPC_PORT": "0",
             "JWT_SECRET": "a-secret-of-the-tests-that-is-long-enough",
             "TOWLINE_BCRYPT_COST": "4",
-            "TOWLINE_ENROLLMENT_TOKEN_FILE": str(token_file),
+            "TOWLINE_ENROLLMENT_TOKEN_FILE": str(self._enrollment_token()),
             "ADMIN_EMAIL": "admin@example.com",
             "ADMIN_PASSWORD": PASSWORD,
             **settings,
         }
-        self.grpc = (await self._start("controlplane", "controlplane", environment))["address"]
+        self.control_planes[name] = (await self._start(name, "controlplane", environment))["address"]
 
-    async def start_gateway(self) -> None:
-        """Starts the gateway."""
-        port = self.http.rpartition(":")[2] or "0"
-        ready = await self._start("gateway", "gateway", {"HTTP_PORT": port, "TOWLINE_SERVER": self.grpc})
+    async def start_gateway(self, name: str = "gateway") -> None:
+        """Starts the gateway, a client of all control planes there are now."""
+        ready = await self._start(name, "gateway", {"HTTP_PORT": "0", "TOWLINE_SERVER": self.servers(name)})
         self.http = ready["address"]
 
     async def start_agent(self, name: str = "agent-1", **settings: str) -> None:
-        """Starts an agent; after a kill it comes back under its name."""
+        """Starts an agent, a client of all control planes there are now; after a kill it comes back under its name."""
         environment = {
-            "TOWLINE_SERVER": self.grpc,
+            "TOWLINE_SERVER": self.servers(name),
             "TOWLINE_AGENT_NAME": name,
             "TOWLINE_AGENT_DIR": str(self.folder / name),
-            "TOWLINE_ENROLLMENT_TOKEN_FILE": str(self.folder / "enrollment-token"),
+            "TOWLINE_ENROLLMENT_TOKEN_FILE": str(self._enrollment_token()),
             **settings,
         }
         await self._start(name, "agent", environment)
 
+    def servers(self, client: str) -> str:
+        """Returns the addresses at which a client finds the control planes."""
+        found = self.control_planes
+        if self.net is not None:
+            found = {name: self.net.link(client, name, address).address for name, address in found.items()}
+        return ",".join(found.values())
+
+    def links(self, client: str) -> list[Link]:
+        """Returns the links of a client to the control planes."""
+        assert self.net is not None
+        return self.net.links_of(client)
+
     async def kill(self, name: str) -> None:
         """Kills a part as a power cut would."""
         child = self.parts[name]
-        assert child.pid is not None
-        os.kill(child.pid, signal.SIGKILL)
+        os.kill(self._pid(name), signal.SIGKILL)
         assert await child.wait() == -signal.SIGKILL
 
     async def restart(self, name: str) -> None:
         """Starts a part that was killed again, as it was."""
         await self.parts[name].start(self.environments[name], PATIENCE_SECONDS)
 
+    def stop(self, name: str, *, supervisor: bool = True) -> None:
+        """Stops a part where it stands, an agent with its supervisor; the plugins go on."""
+        children = psutil.Process(self._pid(name)).children() if supervisor else []
+        self._stopped[name] = [self._pid(name), *(child.pid for child in children)]
+        for pid in self._stopped[name]:
+            os.kill(pid, signal.SIGSTOP)
+
+    def go_on(self, name: str) -> None:
+        """Lets a stopped part go on."""
+        for pid in self._stopped.pop(name):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
     async def audit(self) -> None:
         """Fails with every invariant that the database does not keep; the control plane may be running."""
-        settings = self.environments["controlplane"]
+        settings = self.environments[next(iter(self.control_planes))]
         auditing = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "towline_controlplane.audit"),
             env=settings,
@@ -93,9 +125,31 @@ class Installation:
         polite = [await child.stop(20) for child in reversed(self.parts.values())]
         assert all(polite), f"killed after the grace period: {dict(zip(reversed(self.parts), polite, strict=True))}"
 
+    async def abandon(self) -> None:
+        """Ends everything, whatever state it is in."""
+        for name in list(self._stopped):
+            self.go_on(name)
+        for child in reversed(self.parts.values()):
+            await child.stop(5)
+
     def logs(self) -> str:
         """Returns what all parts have said."""
         return "\n".join(f"== {file.name}\n{file.read_text()}" for file in sorted(self.folder.glob("*.log")))
+
+    def said(self, name: str, words: str) -> bool:
+        """Tells whether a part has logged these words."""
+        return words in (self.folder / f"{name}.log").read_text()
+
+    def _pid(self, name: str) -> int:
+        pid = self.parts[name].pid
+        assert pid is not None
+        return pid
+
+    def _enrollment_token(self) -> Path:
+        file = self.folder / "enrollment-token"
+        if not file.exists():
+            file.write_text(secrets.token_urlsafe(32))
+        return file
 
     async def _start(self, name: str, part: str, settings: Mapping[str, str]) -> dict[str, Any]:
         command = (sys.executable, "-P", "-m", f"towline_{part}")
@@ -111,22 +165,23 @@ class Installation:
 
 
 @contextlib.asynccontextmanager
-async def installed(folder: Path, **control_plane_settings: str) -> AsyncGenerator[Installation]:
-    """Yields a running control plane, gateway and agent; prints their logs if the scenario fails.
+async def installed(
+    folder: Path, *, net: Network | None = None, agents: int = 1, **control_plane_settings: str
+) -> AsyncGenerator[Installation]:
+    """Yields a running control plane, gateway and agents; prints their logs if the scenario fails.
 
     What the scenario leaves in the database keeps every invariant.
     """
-    installation = Installation(folder)
+    installation = Installation(folder, net)
     try:
         await installation.start_control_plane(**control_plane_settings)
-        await installation.start_gateway()
-        await installation.start_agent()
+        starts = [installation.start_agent(f"agent-{number + 1}") for number in range(agents)]
+        await asyncio.gather(installation.start_gateway(), *starts)
         yield installation
         await installation.audit()
         await installation.close()
     except BaseException:
-        for child in reversed(installation.parts.values()):
-            await child.stop(5)
+        await installation.abandon()
         print(installation.logs())
         raise
 
