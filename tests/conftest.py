@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import valkey_server
 from hypothesis import settings
 from postgres_server import NoPostgres, PostgresServer, SharedPostgres, private_server, shared_server
+from valkey_server import NoValkey, ValkeyServer
 
 from towline_migrations import upgrade
 
@@ -79,7 +81,17 @@ def private_postgres() -> Iterator[PostgresServer]:
         _give_up(reason)
 
 
-def _give_up(reason: NoPostgres) -> None:
+@pytest.fixture
+def valkey() -> Iterator[ValkeyServer]:
+    """A server with the protocol of Redis that a test may stop, freeze and start again."""
+    try:
+        with valkey_server.private_server() as server:
+            yield server
+    except NoValkey as reason:
+        _give_up(reason)
+
+
+def _give_up(reason: NoPostgres | NoValkey) -> None:
     if os.environ.get("CI"):
-        pytest.fail(f"NO POSTGRESQL: {reason}")
-    pytest.skip(f"NO POSTGRESQL, so nothing is known of the store on it: {reason}")
+        pytest.fail(f"NO SERVER: {reason}")
+    pytest.skip(f"NO SERVER, so nothing is known of what needs it: {reason}")

@@ -33,7 +33,7 @@ async def serve(settings: Settings) -> None:
     database = Database.open(settings.database)
     try:
         control_plane = compose(settings, database)
-        duties = [asyncio.ensure_future(duty()) for duty in control_plane.parts.duties]
+        duties = [asyncio.ensure_future(duty()) for duty in control_plane.duties]
         try:
             await _introduce(settings, database, control_plane)
             await _serve_until_stopped(settings, control_plane, duties)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 from towline.v1 import (
@@ -32,6 +33,8 @@ from towline_controlplane.matching import QueueIndex
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
+from towline_controlplane.redis_wire import RedisWire
+from towline_controlplane.relay import Alone, Relay
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
@@ -48,7 +51,11 @@ from towline_controlplane.sessions import Sessions
 from towline_controlplane.settings import Settings
 from towline_controlplane.sources import Sources
 from towline_controlplane.store.database import Database
+from towline_controlplane.store.notifications import PostgresWire
 from towline_controlplane.tokens import AccessTokens
+
+DOORBELL_HEALTH = "towline.doorbell"
+"""Asked for by this name, the health service tells whether rings of other replicas come in."""
 
 _TICK_SECONDS = 1.0
 _PUSHES_PER_USER = 4
@@ -68,17 +75,31 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
-    """A server and the parts behind it."""
+    """A server, the parts behind it, and all duties, each until it is cancelled."""
 
     server: ControlPlaneServer
     parts: Parts
+    duties: tuple[Callable[[], Awaitable[None]], ...]
 
 
 def compose(settings: Settings, database: Database) -> ControlPlane:
     """Returns a control plane over an open database; nothing runs yet."""
-    parts = assemble(settings, database, InProcessDoorbell(), Sources())
-    options = ServerOptions(settings.grpc_host, settings.grpc_port)
-    return ControlPlane(ControlPlaneServer(parts.services, parts.accounts, options), parts)
+    relay = relay_of(settings)
+    doorbell = InProcessDoorbell(relay.carry)
+    parts = assemble(settings, database, doorbell, Sources())
+    server = ControlPlaneServer(parts.services, parts.accounts, ServerOptions(settings.grpc_host, settings.grpc_port))
+    return ControlPlane(
+        server, parts, (*parts.duties, lambda: relay.run(doorbell, partial(server.report_health, DOORBELL_HEALTH)))
+    )
+
+
+def relay_of(settings: Settings) -> Relay | Alone:
+    """Returns the way to the other replicas: Redis if there is one, else a database that more than one can share."""
+    if redis_url := settings.redis_url.get_secret_value():
+        return Relay(RedisWire(redis_url))
+    if settings.database.startswith("postgres"):
+        return Relay(PostgresWire(settings.database))
+    return Alone()
 
 
 def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources: Sources) -> Parts:

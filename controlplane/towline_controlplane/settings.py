@@ -25,6 +25,8 @@ class DatabaseSettings(BaseSettings):
 class Settings(DatabaseSettings):
     """Every knob of `towline controlplane`; the variable is the alias."""
 
+    redis_url: SecretStr = Field(SecretStr(""), alias="REDIS_URL")
+    """`redis://user:password@host:port`, through which replicas wake each other. Empty means through PostgreSQL."""
     grpc_host: str = Field("127.0.0.1", alias="GRPC_HOST")
     """Address to listen on."""
     grpc_port: int = Field(50051, alias="GRPC_PORT", ge=0, le=65535)

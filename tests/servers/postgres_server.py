@@ -12,7 +12,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -109,7 +108,7 @@ class PostgresServer(Postgres):
     """A server of one's own, which can be stopped and started again with its data; it ends with its users."""
 
     def __init__(self, installation: Installation, folder: Path, users: Path, *, fsync: bool) -> None:
-        self.port = _free_port()
+        self.port = server_keeper.free_port()
         self._installation = installation
         self._folder = folder
         self._users = users
@@ -319,9 +318,3 @@ def _readable(binaries: Path, folder: Path) -> Path:
     for part in (package, package.with_name(f"{package.name}.libs")):
         shutil.copytree(part, folder / part.name, dirs_exist_ok=True)
     return folder / binaries.relative_to(package.parent)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -8,6 +8,7 @@ this is that process.
 import fcntl
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -77,6 +78,13 @@ def wait_until(condition: Callable[[], bool], failure: str) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError(failure)
         time.sleep(0.005)
+
+
+def free_port() -> int:
+    """Returns a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def _alive(users: Path) -> Path:

@@ -71,13 +71,18 @@ class ControlPlaneServer:
         reflection.enable_server_reflection(names, self._server, cast(DescriptorPool, DescribedContract()))
         self._names = ["", *(descriptor.full_name for descriptor in descriptors)]
 
+    async def report_health(self, name: str, serving: bool) -> None:
+        """Has the health service answer for something beside the services, which are SERVING all along."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+
     async def start(self) -> int:
         """Serves, and returns the port."""
         host = self._options.host
         port = self._server.add_insecure_port(f"{f'[{host}]' if ':' in host else host}:{self._options.port}")
         await self._server.start()
         for name in self._names:
-            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
+            await self.report_health(name, serving=True)
         return port
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
