@@ -106,9 +106,11 @@ class Fact:
 HAND_OUT, CONFIRM, EXPIRE, LOSE, LEAVE = "hand out", "confirm", "expire", "lose", "leave"
 SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP = "succeed", "fail", "fail for good", "time out", "stop"
 PAUSE, RESUME, CANCEL = "pause", "resume", "cancel"
+DEADLINE, WAIT_OUT, RETRY = "deadline", "wait out", "retry"
 
 _ENDS_A_HOLD = {EXPIRE, LOSE, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP}
 _STARTS = {CONFIRM, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP}
+_STOPS = {CANCEL, DEADLINE}
 _UNMET = {StepState.WAITING, StepState.READY, StepState.LEASED, StepState.PARKED}
 _FAILED = {StepState.FAILED, StepState.TIMED_OUT}
 
@@ -129,9 +131,22 @@ class Picture:
     """Rendered values of the nodes that became READY and have a formula."""
 
 
-def picture(plan: Plan, facts: Sequence[Fact]) -> Picture:
-    """Works out what the run looks like after `facts`."""
-    states, configs = _states(plan, facts)
+@dataclass(frozen=True)
+class Kept:
+    """What a retry of the run left as it was."""
+
+    states: Mapping[str, StepState] = field(default_factory=dict[str, StepState])
+    outputs: Mapping[str, int] = field(default_factory=dict[str, int])
+    configs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+def picture(plan: Plan, history: Sequence[Fact]) -> Picture:
+    """Works out what the run looks like after `history`."""
+    kept, facts = Kept(), list(history)
+    while Fact(RETRY) in facts:
+        retry = facts.index(Fact(RETRY))
+        kept, facts = _kept(plan, facts[:retry], kept), facts[retry + 1 :]
+    states, configs = _states(plan, facts, kept)
     still_open = [node for node, state in states.items() if state in _UNMET]
     failed = [node for node, state in states.items() if _fails_run(plan, node, state, facts)]
     paused, _ = _gate(facts)
@@ -141,29 +156,47 @@ def picture(plan: Plan, facts: Sequence[Fact]) -> Picture:
         open_steps=len(still_open),
         failed_steps=len(failed),
         held=frozenset(node for node, state in states.items() if state is StepState.READY and paused),
-        attempts={node.id: _newest_attempt(_of(facts, node.id)) for node in plan.nodes},
-        epochs={node.id: sum(fact.what == HAND_OUT for fact in _of(facts, node.id)) for node in plan.nodes},
+        attempts={node.id: _newest_attempt(_of(history, node.id)) for node in plan.nodes},
+        epochs={node.id: sum(fact.what == HAND_OUT for fact in _of(history, node.id)) for node in plan.nodes},
         configs=configs,
     )
 
 
-def _states(plan: Plan, facts: Sequence[Fact]) -> tuple[dict[str, StepState], dict[str, Any]]:
-    cancel = next((index for index, fact in enumerate(facts) if fact.what == CANCEL), None)
-    if cancel is None:
-        return _uncancelled_states(plan, facts)
-    states, configs = _uncancelled_states(plan, facts[:cancel])
+def _kept(plan: Plan, facts: Sequence[Fact], before: Kept) -> Kept:
+    """Leaves what neither kept the run from success nor lies behind a node that did."""
+    states, configs = _states(plan, facts, before)
+    again = {node for node, state in states.items() if state is StepState.CANCELLED or _is_unhandled(plan, node, state)}
+    for node in plan.nodes:
+        if any(edge.source in again for edge in plan.into(node.id)):
+            again.add(node.id)
+    outputs = {**before.outputs, **{fact.node: fact.output for fact in facts if fact.what == SUCCEED}}
+    return Kept(
+        states={node: state for node, state in states.items() if node not in again},
+        outputs={node: output for node, output in outputs.items() if node not in again},
+        configs={node: config for node, config in configs.items() if node not in again},
+    )
+
+
+def _states(plan: Plan, facts: Sequence[Fact], kept: Kept) -> tuple[dict[str, StepState], dict[str, Any]]:
+    stop = next((index for index, fact in enumerate(facts) if fact.what in _STOPS), None)
+    if stop is None:
+        return _unstopped_states(plan, facts, kept)
+    states, configs = _unstopped_states(plan, facts[:stop], kept)
     for node, state in states.items():
-        given_back = any(fact.what in _ENDS_A_HOLD for fact in _of(facts[cancel:], node))
+        given_back = any(fact.what in _ENDS_A_HOLD for fact in _of(facts[stop:], node))
         if state in _UNMET and (state is not StepState.LEASED or given_back):
             states[node] = StepState.CANCELLED
     return states, configs
 
 
-def _uncancelled_states(plan: Plan, facts: Sequence[Fact]) -> tuple[dict[str, StepState], dict[str, Any]]:
-    outputs = {fact.node: fact.output for fact in facts if fact.what == SUCCEED}
+def _unstopped_states(plan: Plan, facts: Sequence[Fact], kept: Kept) -> tuple[dict[str, StepState], dict[str, Any]]:
+    outputs = {**kept.outputs, **{fact.node: fact.output for fact in facts if fact.what == SUCCEED}}
     states: dict[str, StepState] = {}
-    configs: dict[str, Any] = {}
+    configs: dict[str, Any] = dict(kept.configs)
     for node in plan.nodes:
+        if node.id in kept.states:
+            states[node.id] = kept.states[node.id]
+            continue
         seen = Seen(states, outputs, plan.input)
         before_hand_out = _before_hand_out(plan, node, seen, configs)
         states[node.id] = _after_hand_out(node, _of(facts, node.id)) or before_hand_out
@@ -199,7 +232,7 @@ def _is_satisfied(edge: PlannedEdge, seen: Seen) -> bool:
 
 
 def _after_hand_out(node: PlannedNode, facts: Sequence[Fact]) -> StepState | None:
-    """Follows a node from its first hand-out; None if there was none."""
+    """Follows a node from its first hand-out, or to the end of its wait for one; None if there was neither."""
     state = None
     failures = losses = 0
     for fact in facts:
@@ -213,6 +246,8 @@ def _after_hand_out(node: PlannedNode, facts: Sequence[Fact]) -> StepState | Non
             state = StepState.PARKED if node.unsafe else StepState.READY
         elif fact.what == FAIL_FOR_GOOD:
             state = StepState.FAILED
+        elif fact.what == WAIT_OUT:
+            state = StepState.TIMED_OUT
         elif fact.what in (FAIL, TIME_OUT):
             failures += 1
             last = StepState.FAILED if fact.what == FAIL else StepState.TIMED_OUT
@@ -232,21 +267,28 @@ def _newest_attempt(facts: Sequence[Fact]) -> int:
             number = over + 1
         elif fact.what in _ENDS_A_HOLD - {EXPIRE}:
             over += 1
+        elif fact.what == RETRY:
+            over = number
     return number
 
 
 def _fails_run(plan: Plan, node: str, state: StepState, facts: Sequence[Fact]) -> bool:
     if state is StepState.CANCELLED:
         stopped = next((index for index, fact in enumerate(facts) if fact == Fact(STOP, node)), None)
-        return stopped is not None and Fact(CANCEL) not in facts[:stopped]
+        return stopped is not None and not any(fact.what in _STOPS for fact in facts[:stopped])
+    return _is_unhandled(plan, node, state)
+
+
+def _is_unhandled(plan: Plan, node: str, state: StepState) -> bool:
     handled = any(edge.source == node and edge.condition is ConditionType.ON_FAILURE for edge in plan.edges)
     return state in _FAILED and not handled
 
 
 def _run_state(facts: Sequence[Fact], is_open: bool, has_failed: bool) -> RunState:
     if not is_open:
-        if Fact(CANCEL) in facts:
-            return RunState.CANCELLED
+        stops = [fact for fact in facts if fact.what in _STOPS]
+        if stops:
+            return RunState.CANCELLED if stops[0].what == CANCEL else RunState.TIMED_OUT
         return RunState.FAILED if has_failed else RunState.SUCCEEDED
     paused, resumed = _gate(facts)
     if paused:
@@ -259,7 +301,7 @@ def _gate(facts: Sequence[Fact]) -> tuple[bool, bool]:
     """Tells whether the run is paused, and whether it was resumed before."""
     paused = resumed = cancelled = False
     for fact in facts:
-        cancelled = cancelled or fact.what == CANCEL
+        cancelled = cancelled or fact.what in _STOPS
         if fact.what == PAUSE and not cancelled:
             paused = True
         if fact.what == RESUME and paused:
@@ -268,4 +310,4 @@ def _gate(facts: Sequence[Fact]) -> tuple[bool, bool]:
 
 
 def _of(facts: Sequence[Fact], node: str) -> list[Fact]:
-    return [fact for fact in facts if fact.node == node]
+    return [fact for fact in facts if fact.node == node or fact.what == RETRY]

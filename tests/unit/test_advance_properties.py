@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reference_model import (
     CANCEL,
     CONFIRM,
+    DEADLINE,
     EXPIRE,
     FAIL,
     FAIL_FOR_GOOD,
@@ -17,9 +18,11 @@ from reference_model import (
     LOSE,
     PAUSE,
     RESUME,
+    RETRY,
     STOP,
     SUCCEED,
     TIME_OUT,
+    WAIT_OUT,
     Fact,
     Formula,
     Plan,
@@ -31,7 +34,7 @@ from reference_model import (
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.commands import Command, Outcome
 from towline_controlplane.engine.transitions import RUN_TERMINAL
-from towline_controlplane.model import AttemptState, ConditionType, Join, StepState
+from towline_controlplane.model import AttemptState, ConditionType, Join, RunState, StepState
 
 NODES = [f"n{index}" for index in range(7)]
 
@@ -109,6 +112,9 @@ COMMANDS: dict[str, Callable[[Fact], Command]] = {
     PAUSE: lambda _: commands.Pause(),
     RESUME: lambda _: commands.Resume(),
     CANCEL: lambda _: commands.Cancel(),
+    DEADLINE: lambda _: commands.ReachDeadline(),
+    WAIT_OUT: lambda fact: commands.ExpireQueueWait(fact.node),
+    RETRY: lambda _: commands.Retry(),
 }
 
 # What can happen next, often things often: successes many times, the end of the run seldom.
@@ -119,14 +125,16 @@ WHILE_RUNNING = [LOSE, LOSE, *REPORTS]
 
 def possible(driver: Driver) -> list[Fact]:
     """Lists what can happen to the run now, in an order that is always the same."""
+    if driver.run.state in RUN_TERMINAL:
+        return [Fact(RETRY)]
     found: list[Fact] = []
     for node, step in driver.steps.items():
         if step.state is StepState.READY and not step.held:
-            found += [Fact(HAND_OUT, node)] * 4
+            found += [*([Fact(HAND_OUT, node)] * 5), Fact(WAIT_OUT, node)]
         if step.state is StepState.LEASED:
             offered = driver.newest(node).state is AttemptState.OFFERED
             found += [Fact(what, node) for what in (WHILE_OFFERED if offered else WHILE_RUNNING)]
-    return [*found, Fact(PAUSE), Fact(RESUME), Fact(RESUME), Fact(CANCEL)]
+    return [*found, Fact(PAUSE), Fact(RESUME), Fact(RESUME), Fact(CANCEL), Fact(DEADLINE)]
 
 
 def compare(driver: Driver, plan: Plan, facts: Sequence[Fact]) -> None:
@@ -151,7 +159,7 @@ def test_every_history_of_every_workflow_follows_the_rules(plan: Plan, choices: 
     facts: list[Fact] = []
     compare(driver, plan, facts)
     for turn, choice in enumerate(choices):
-        if driver.run.state in RUN_TERMINAL:
+        if driver.run.state is RunState.SUCCEEDED:
             break
         options = possible(driver)
         happen(driver, plan, facts, [with_output(options[choice % len(options)], values[turn % len(values)])])
