@@ -125,7 +125,7 @@ def test_rings_cross_again_after_the_database_has_restarted(private_postgres: Po
             await crosses(near, far)
             since = len(far.health.changes)
             ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
-            await asyncio.to_thread(private_postgres.fetch, ended, "towline doorbell")
+            await asyncio.to_thread(private_postgres.fetch, ended, "towline-doorbell")
             await far.health.was_down(since)
             await near.health.is_up()
             await crosses(near, far)
@@ -134,7 +134,7 @@ def test_rings_cross_again_after_the_database_has_restarted(private_postgres: Po
 
 
 def test_a_database_that_refuses_is_said_without_the_secret(private_postgres: PostgresServer) -> None:
-    url = f"postgresql+psycopg://towline:wrong-secret@127.0.0.1:{private_postgres.port}/postgres"
+    url = f"postgresql://towline:wrong-secret@127.0.0.1:{private_postgres.port}/postgres"
 
     async def scenario() -> None:
         async with replica(PostgresWire(url), QUICK) as alone:

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection
-from sqlalchemy import make_url
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from towline_controlplane.relay import Link, explained
 
 CHANNEL: Final = "towline_doorbell"
-_CONNECT_SECONDS: Final = 2
+_CONNECTION: Final = {"connect_timeout": "2", "fallback_application_name": "towline-doorbell"}
 _NOTIFY = f"SELECT pg_notify('{CHANNEL}', %s)"
 
 
@@ -26,9 +26,9 @@ class PostgresWire:
     """What PostgreSQL takes as payload."""
 
     def __init__(self, url: str) -> None:
-        location = make_url(url)
-        self._secret = str(location.password) if location.password else None
-        self._conninfo = location.set(drivername="postgresql").render_as_string(hide_password=False)
+        parameters = conninfo_to_dict(url)
+        self._secret = str(parameters["password"]) if parameters.get("password") else None
+        self._conninfo = make_conninfo("", **{**_CONNECTION, **parameters})
 
     @contextlib.asynccontextmanager
     async def connect(self) -> AsyncGenerator[Link]:
@@ -42,9 +42,7 @@ class PostgresWire:
             yield _PostgresLink(mouth, notifications, self._secret)
 
     async def _open(self) -> AsyncConnection[Any]:
-        return await AsyncConnection.connect(
-            self._conninfo, autocommit=True, connect_timeout=_CONNECT_SECONDS, application_name="towline doorbell"
-        )
+        return await AsyncConnection.connect(self._conninfo, autocommit=True)
 
 
 class _PostgresLink:
