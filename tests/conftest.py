@@ -91,6 +91,16 @@ def valkey() -> Iterator[ValkeyServer]:
         _give_up(reason)
 
 
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a server with the protocol of Redis that nobody stops."""
+    try:
+        with valkey_server.any_server() as url:
+            yield url
+    except NoValkey as reason:
+        _give_up(reason)
+
+
 def _give_up(reason: NoPostgres | NoValkey) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"NO SERVER: {reason}")

@@ -1,12 +1,10 @@
 """What every doorbell does, whatever carries its rings to the other replicas."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from doorbell_replicas import Replica, Scenario, heard, passes, replicas
-from postgres_server import SharedPostgres
-from valkey_server import NoValkey, any_server
 
 from towline_controlplane.bus import STOPPING_TOPIC, logs_topic, queue_topic, run_topic
 from towline_controlplane.calls import MOST_TOPICS
@@ -15,22 +13,6 @@ from towline_controlplane.relay import Wire
 from towline_controlplane.store.notifications import PostgresWire
 
 Play = Callable[[Scenario], None]
-
-
-@pytest.fixture(scope="module")
-def redis_url() -> Iterator[str]:
-    try:
-        with any_server() as url:
-            yield url
-    except NoValkey as reason:
-        pytest.skip(f"NO SERVER, so nothing is known of rings through Redis: {reason}")
-
-
-@pytest.fixture
-def postgres_url(postgres: SharedPostgres) -> Iterator[str]:
-    name = postgres.create_database()
-    yield postgres.url(name)
-    postgres.drop_database(name)
 
 
 @pytest.fixture(params=["in process", "redis", "postgresql"])
