@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from processes import PATIENCE_SECONDS, Installation, Rest
+from processes import PATIENCE_SECONDS, Installation, Rest, installed
 from valkey_server import ValkeyServer
 
 from towline_controlplane.composition import DOORBELL_HEALTH
@@ -23,30 +23,19 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 @contextlib.asynccontextmanager
-async def two_replicas(folder: Path, **settings: str) -> AsyncGenerator[tuple[Installation, Installation]]:
-    """Yields two installations on one database: one has the gateway, the other the agent."""
-    near, far = Installation(folder / "near"), Installation(folder / "far")
-    try:
-        for installation in (near, far):
-            installation.folder.mkdir()
-            await installation.start_control_plane(**settings)
-        await near.start_gateway()
-        await far.start_agent()
-        yield near, far
-        await near.audit()
-    except BaseException:
-        print(near.logs(), far.logs())
-        raise
-    finally:
-        await far.close()
-        await near.close()
+async def two_replicas(folder: Path, **settings: str) -> AsyncGenerator[Installation]:
+    """Yields an installation whose gateway knows one control plane, its agent the other."""
+    async with installed(folder, net=None, agents=0, **settings) as installation:
+        await installation.start_control_plane("other", **settings)
+        await installation.start_agent(TOWLINE_SERVER=installation.control_planes["other"])
+        yield installation
 
 
-async def doorbells_are(status: int, *installations: Installation) -> None:
-    """Returns once the health services of the control planes say so of their doorbells."""
+async def doorbells_are(status: int, installation: Installation) -> None:
+    """Returns once the health services of all control planes say so of their doorbells."""
     request = health_pb2.HealthCheckRequest(service=DOORBELL_HEALTH)
-    for installation in installations:
-        async with aio.insecure_channel(installation.grpc) as channel:
+    for address in installation.control_planes.values():
+        async with aio.insecure_channel(address) as channel:
             stub: Any = health_pb2_grpc.HealthStub(channel)
             async for response in stub.Watch(request, timeout=PATIENCE_SECONDS):
                 if response.status == status:
@@ -68,9 +57,9 @@ async def workflow(rest: Rest) -> str:
 
 def test_replicas_ring_each_other_through_their_database(tmp_path: Path, postgres_url: str) -> None:
     async def scenario() -> None:
-        async with two_replicas(tmp_path, DATABASE_URL=postgres_url) as (near, far):
-            await doorbells_are(SERVING, near, far)
-            rest = Rest(near.http)
+        async with two_replicas(tmp_path, DATABASE_URL=postgres_url) as installation:
+            await doorbells_are(SERVING, installation)
+            rest = Rest(installation.http)
             await runs(rest, await workflow(rest))
 
     asyncio.run(scenario())
@@ -81,16 +70,16 @@ def test_replicas_go_on_without_redis_and_ring_again_with_it(
     tmp_path: Path, postgres_url: str, valkey: ValkeyServer
 ) -> None:
     async def scenario() -> None:
-        async with two_replicas(tmp_path, DATABASE_URL=postgres_url, REDIS_URL=valkey.url) as (near, far):
-            await doorbells_are(SERVING, near, far)
-            rest = Rest(near.http)
+        async with two_replicas(tmp_path, DATABASE_URL=postgres_url, REDIS_URL=valkey.url) as installation:
+            await doorbells_are(SERVING, installation)
+            rest = Rest(installation.http)
             workflow_id = await workflow(rest)
             await runs(rest, workflow_id)
             await asyncio.to_thread(valkey.stop)
-            await doorbells_are(NOT_SERVING, near, far)
+            await doorbells_are(NOT_SERVING, installation)
             await runs(rest, workflow_id)
             await asyncio.to_thread(valkey.start)
-            await doorbells_are(SERVING, near, far)
+            await doorbells_are(SERVING, installation)
             await runs(rest, workflow_id)
 
     asyncio.run(scenario())
@@ -98,16 +87,10 @@ def test_replicas_go_on_without_redis_and_ring_again_with_it(
 
 def test_a_wrong_redis_keeps_nobody_from_working(tmp_path: Path) -> None:
     async def scenario() -> None:
-        installation = Installation(tmp_path)
-        try:
-            await installation.start_control_plane(REDIS_URL="redis://:wrong-secret@127.0.0.1:1")
+        async with installed(tmp_path, REDIS_URL="redis://:wrong-secret@127.0.0.1:1") as installation:
             await doorbells_are(NOT_SERVING, installation)
-            await installation.start_gateway()
-            await installation.start_agent()
             rest = Rest(installation.http)
             await runs(rest, await workflow(rest))
-        finally:
-            await installation.close()
         logs = installation.logs()
         assert logs.count("doorbell down") == 1
         assert "wrong-secret" not in logs
