@@ -11,7 +11,6 @@ from bench.figures import Cost, Stopwatch
 from bench.store import Store
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.engine.commands import EndAttempt, Outcome
-from towline_controlplane.engine.graph import compile_dag
 from towline_controlplane.handouts import Claim, StepOffer
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import (
@@ -27,13 +26,14 @@ from towline_controlplane.model import (
 )
 from towline_controlplane.orchestrator import Orchestrator, RunStart
 from towline_controlplane.store import agents, queues, users, workflows
-from towline_controlplane.store.database import Database, Transaction
+from towline_controlplane.store.database import Database
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
 from towline_migrations import upgrade
 
 OWNER = User("owner", "o@example.com", "O", "", Role.USER, 1, 1)
 _PLUGIN = PluginRef("DELAY", "1", "", "python:delay:main", SideEffects.NONE)
+_SESSION = "session"
 _OUTPUT = '{"seconds":0}'
 _STARTS_AT_ONCE = 100
 
@@ -51,8 +51,9 @@ class Agent:
     async def exchange(self) -> int:
         """Reports what it holds and takes as much again; returns how many steps it reported."""
         reports = [self._success(offer) for offer in self.held]
-        claim = Claim(self.id, "session", self.queue_ids, self.slots, 5.0)
-        verdicts, self.held = await self.orchestrator.exchange((), reports, claim)
+        claim = Claim(self.id, _SESSION, self.queue_ids, self.slots, 5.0)
+        verdicts, served = await self.orchestrator.exchange((), reports, claim)
+        self.held = served.offers
         if any(verdict is not Verdict.ACCEPTED for verdict in verdicts):
             raise AssertionError(verdicts)
         return len(reports)
@@ -79,13 +80,8 @@ class Plant:
             version_id, workflow_id, 1, json.dumps(document), dict.fromkeys(ids, _PLUGIN), create_time=1
         )
         workflow = Workflow(workflow_id, OWNER.id, workflow_id, "", 1, version_id, None, 1, 1)
-        dag = compile_dag(document, version.plugins)
-
-        def store(tx: Transaction) -> None:
-            queues.ensure_queues(tx, {node.queue_id: node.labels for node in dag.nodes})
-            workflows.insert_workflow(tx, workflow, version)
-
-        await self.database.write(store)
+        await self.database.write(lambda tx: workflows.insert_workflow(tx, workflow, version))
+        await self.orchestrator.queues.ensure(self.orchestrator.blueprints.add(version).queues)
         return version
 
     async def start(self, version: WorkflowVersion, count: int = 1) -> list[Run]:
@@ -102,7 +98,15 @@ class Plant:
         queue_ids = frozenset(await self.database.read(queues.all_queues))
         found: list[Agent] = []
         for count in slots:
-            record = AgentRecord(id=new_id(), name=new_id(), credential_hash=new_id(), create_time=1)
+            record = AgentRecord(
+                id=new_id(),
+                name=new_id(),
+                credential_hash=new_id(),
+                create_time=1,
+                session_id=_SESSION,
+                slots=count,
+                lease_expire_time=2**62,
+            )
             await self.database.write(lambda tx, row=record: agents.insert_agent(tx, row))
             found.append(Agent(self.orchestrator, record.id, queue_ids, count))
         return found

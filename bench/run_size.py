@@ -69,7 +69,7 @@ async def start_cost(store: Store, document: Document) -> tuple[Cost, Cost]:
     with tempfile.TemporaryDirectory(prefix="towline-bench-") as folder:
         async with plant(store) as control_plane:
             database, orchestrator = control_plane.database, control_plane.orchestrator
-            workflows = WorkflowService(database, _nobody_listens)
+            workflows = WorkflowService(database)
             outputs = Outputs(database, FolderBlobs(Path(folder)))
             runs = RunService(database, orchestrator, RunStreams(database, InProcessDoorbell()), Outlines(), outputs)
             enter_user(OWNER)
@@ -84,10 +84,6 @@ async def start_cost(store: Store, document: Document) -> tuple[Cost, Cost]:
             watch = Stopwatch()
             await runs.StartRun(run_service_pb2.StartRunRequest(workflow_id=created.workflow.id), context)
             return accepted, watch.cost(1)
-
-
-async def _nobody_listens() -> None:
-    pass
 
 
 def main() -> None:

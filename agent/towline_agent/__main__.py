@@ -117,7 +117,7 @@ async def _live(settings: Settings, identity: Identity, supervisor: Supervisor, 
         ThreadPulse(GrpcLeaseRenewal(settings.server, identity.credential)),
         supervisor,
         Options(
-            info=describe(settings.slots, settings.labels, version("towline")),
+            info=describe(settings.slots, settings.labels, version("towline"), settings.plugins),
             state_dir=settings.state_dir.absolute(),
             surroundings=Surroundings(settings.http_allow, os.environ.get("PATH", os.defpath)),
             drain_seconds=settings.drain_seconds,

@@ -6,7 +6,7 @@ and with AgentMustStop when the control plane has given its place away; then not
 
 import asyncio
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from pathlib import Path
 import structlog
 
 from towline.v1.agent_pb2 import AgentInfo
+from towline.v1.sandbox_pb2 import Sandbox
 from towline_agent.attempts import Attempts
 from towline_agent.bundles import Bundles
 from towline_agent.clock import Clock, Signal
@@ -48,10 +49,18 @@ class Options:
     drain_seconds: float = 30.0
 
 
-def describe(slots: int, labels: dict[str, str], version: str) -> AgentInfo:
+def describe(slots: int, labels: Mapping[str, str], version: str, plugins: Sequence[str] = ()) -> AgentInfo:
     """What this machine says of itself."""
     system = f"{platform.system()}/{platform.machine()}".lower()
-    return AgentInfo(slots=slots, labels=labels, version=version, hostname=platform.node(), platform=system)
+    return AgentInfo(
+        slots=slots,
+        labels=labels,
+        version=version,
+        hostname=platform.node(),
+        platform=system,
+        sandbox=Sandbox(level=Sandbox.L0),
+        plugins=plugins,
+    )
 
 
 class Agent:

@@ -39,6 +39,8 @@ class Settings(BaseSettings):
     """Attempts that run at the same time."""
     labels: Annotated[dict[str, str], NoDecode] = Field(default_factory=dict, validation_alias="TOWLINE_AGENT_LABELS")
     """Labels that a node's requirements are matched against: `k=v,k=v`."""
+    plugins: Annotated[list[str], NoDecode] = Field(default_factory=list, validation_alias="TOWLINE_AGENT_PLUGINS")
+    """The only plugins and built-ins that it runs, by name, separated by commas; empty: all."""
     enrollment_token: SecretStr | None = Field(None, validation_alias="TOWLINE_ENROLLMENT_TOKEN")
     """Token of the first start; not needed once the credential is in the state folder."""
     enrollment_token_file: Path | None = Field(None, validation_alias="TOWLINE_ENROLLMENT_TOKEN_FILE")
@@ -66,6 +68,13 @@ class Settings(BaseSettings):
         if any(not key.strip() or not mark for key, mark, _ in pairs):
             raise ValueError("labels are written as k=v,k=v")
         return {key.strip(): text.strip() for key, _, text in pairs}
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _split_plugins(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [name.strip() for name in value.split(",") if name.strip()]
 
     @field_validator("enrollment_token", "enrollment_token_file", "ready_file", mode="before")
     @classmethod

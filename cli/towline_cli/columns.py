@@ -5,6 +5,7 @@ from typing import Final
 from towline.v1.agent_pb2 import Agent
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Run, Step
+from towline.v1.sandbox_pb2 import Sandbox
 from towline.v1.workflow_pb2 import Workflow, WorkflowVersion
 from towline_cli.output import Column, duration_text, time_text
 
@@ -15,6 +16,10 @@ def _step_error(step: Step) -> str:
 
 def _labels(agent: Agent) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(agent.info.labels.items()))
+
+
+def _agent_state(agent: Agent) -> str:
+    return f"{Agent.State.Name(agent.state)}{' (drained)' if agent.drained else ''}"
 
 
 def _plugin_kind(plugin: Plugin) -> str:
@@ -57,9 +62,11 @@ PLUGINS: Final = (
 )
 AGENTS: Final = (
     Column[Agent]("NAME", lambda agent: agent.name),
-    Column[Agent]("STATE", lambda agent: Agent.State.Name(agent.state)),
+    Column[Agent]("STATE", _agent_state),
     Column[Agent]("RUNNING", lambda agent: f"{agent.running}/{agent.info.slots}"),
     Column[Agent]("LABELS", _labels),
+    Column[Agent]("SANDBOX", lambda agent: Sandbox.Level.Name(agent.info.sandbox.level or Sandbox.L0)),
+    Column[Agent]("PLUGINS", lambda agent: ",".join(agent.info.plugins) or "all"),
     Column[Agent]("VERSION", lambda agent: agent.info.version),
     Column[Agent]("LAST SEEN", lambda agent: time_text(agent.last_seen_time)),
     Column[Agent]("ID", lambda agent: agent.id),

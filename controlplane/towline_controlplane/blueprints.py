@@ -13,6 +13,7 @@ from typing import Any
 
 from towline_controlplane.engine.graph import Dag, compile_dag
 from towline_controlplane.model import PluginRef, Run, WorkflowVersion
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import workflows
 from towline_controlplane.store.database import Transaction
 
@@ -29,6 +30,8 @@ class Blueprint:
     """By node index, as written."""
     reads_input: bool
     """Some expression may read the run's input."""
+    queues: Mapping[str, Requirements]
+    """The queues that its steps wait in, by id."""
 
 
 def blueprint_of(version: WorkflowVersion) -> Blueprint:
@@ -41,7 +44,8 @@ def blueprint_of(version: WorkflowVersion) -> Blueprint:
         or any(edge.expression for edge in dag.edges)
         or not all(node.config.is_constant for node in dag.nodes)
     )
-    return Blueprint(version.id, version.workflow_id, dag, version.plugins, tuple(configs), reads_input)
+    queues = {node.queue_id: node.requirements for node in dag.nodes}
+    return Blueprint(version.id, version.workflow_id, dag, version.plugins, tuple(configs), reads_input, queues)
 
 
 class Blueprints:

@@ -30,6 +30,11 @@ _OWN_TOPICS: Final = frozenset({STOPPING_TOPIC, MATCHING_TOPIC})
 """About this process only."""
 
 
+def agent_topic(agent_id: str) -> str:
+    """Rung when an agent may be given more, or nothing any more."""
+    return f"agent:{agent_id}"
+
+
 def queue_topic(queue_id: str) -> str:
     """Rung in turn when steps of the queue become dispatchable."""
     return f"queue:{queue_id}"

@@ -29,7 +29,6 @@ from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.periodic import periodically
 from towline_controlplane.loops.retry_timer import RetryTimer
-from towline_controlplane.matching import QueueIndex
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
@@ -117,7 +116,6 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     orchestrator.on_slots_changed = admission.wake
     deadlines = Deadlines(database, orchestrator)
     log_writer = LogWriter(database, doorbell)
-    queues = QueueIndex(database, doorbell)
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
     offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
@@ -129,7 +127,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         database=database,
         orchestrator=orchestrator,
         doorbell=doorbell,
-        queues=queues,
+        queues=orchestrator.queues,
         sessions=Sessions(database, settings.lease_seconds),
         lease_expiry=lease_expiry,
         log_writer=log_writer,
@@ -140,7 +138,9 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     streams = RunStreams(database, doorbell)
     services = (
         _service("Agent", agent_service_pb2, agent_service_pb2_grpc, agents),
-        _service("AgentAdmin", agent_admin_service_pb2, agent_admin_service_pb2_grpc, AgentAdminService(database)),
+        _service(
+            "AgentAdmin", agent_admin_service_pb2, agent_admin_service_pb2_grpc, AgentAdminService(database, doorbell)
+        ),
         _service("Auth", auth_service_pb2, auth_service_pb2_grpc, AuthService(accounts)),
         _service(
             "Plugin",
@@ -154,9 +154,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             run_service_pb2_grpc,
             RunService(database, orchestrator, streams, Outlines(), outputs),
         ),
-        _service(
-            "Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database, queues.announce)
-        ),
+        _service("Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database)),
     )
     return Parts(
         services=services,
@@ -166,7 +164,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             orchestrator.run,
             log_writer.run,
             timer.run,
-            queues.run,
+            orchestrator.queues.run,
             admission.run,
             lambda: periodically(deadlines.tick, _TICK_SECONDS),
             lambda: periodically(lease_expiry.tick, _TICK_SECONDS),

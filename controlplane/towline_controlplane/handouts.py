@@ -1,10 +1,11 @@
 """Hands ready steps to an agent, in a transaction of its own: what each offer carries is put together here."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.engine.handout import Handout, Holder, hand_out
+from towline_controlplane.engine.placement import free_slots
 from towline_controlplane.model import Attempt, Output, PluginRef, Run, Step
 from towline_controlplane.store import agents, leases, runs
 from towline_controlplane.store.database import Transaction
@@ -38,16 +39,48 @@ class StepOffer:
     """By node id, of the predecessors that have one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What became of a claim. Where there are fewer offers than `room`, nothing is left that the agent could have."""
+
+    offers: Sequence[StepOffer]
+    room: int
+    """How many it could have got: all that it wanted, unless fewer of its slots are free."""
+
+
+def serve_within_slots(
+    tx: Transaction, claims: Sequence[Claim], lease: Callable[[Claim], Sequence[StepOffer]]
+) -> list[Served]:
+    """Serves claims with `lease`, one after the other, and never more of an agent's than its slots allow (I19).
+
+    The slots are counted under the lock of the agent: nobody else gives it anything meanwhile, and once a drain is
+    committed nothing is given any more. An earlier session of an agent gets nothing, nor does one whose lease is over,
+    even if it still seems to wait: its connection may lead nowhere, and what it were given would be lost with it.
+    """
+    known = agents.lock_agents(tx, {claim.agent_id for claim in claims})
+    free = {
+        (agent.id, agent.session_id): free_slots(agent, listed.running, tx.now)
+        for listed in known.values()
+        for agent in (listed.agent,)
+    }
+    served: list[Served] = []
+    for claim in claims:
+        holder = claim.agent_id, claim.session_id
+        room = min(claim.want, free.get(holder, 0))
+        offers = lease(replace(claim, want=room)) if room else ()
+        if offers:
+            free[holder] -= len(offers)
+        served.append(Served(offers, room))
+    return served
+
+
 def claim_many(
     tx: Transaction, claim: Claim, blueprints: Blueprints, new_token: Callable[[], str], chance: float
 ) -> list[StepOffer]:
     """Leases up to `want` ready steps to the agent: each to it alone, with a rising epoch and a fresh token.
 
-    `chance` in [0, 1) picks the queue that is asked first. An agent whose lease is over gets nothing, even if it still
-    seems to wait: its connection may lead nowhere, and whatever it were given would be lost with it.
+    `chance` in [0, 1) picks the queue that is asked first.
     """
-    if not agents.holds_lease(tx, claim.agent_id, claim.session_id):
-        return []
     steps = leases.select_claimable(tx, claim.queue_ids, claim.want, chance)
     if not steps:
         return []

@@ -1,43 +1,53 @@
-"""Which queues an agent may claim from, kept at hand so that a poll costs no query."""
+"""Which queues an agent may claim from, kept at hand so that neither a poll nor a start costs a query."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import structlog
 
 from towline_controlplane.bus import MATCHING_TOPIC, QUEUES_TOPIC, Doorbell
 from towline_controlplane.engine.placement import satisfies
+from towline_controlplane.model import AgentRecord
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import queues
 from towline_controlplane.store.database import Database
 
 _REFRESH_SECONDS = 1.0
+_Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, tuple[str, ...]]
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class QueueIndex:
-    """All queues with the labels that they require; `run` keeps up with what other processes make."""
+    """All queues with their requirements; `run` keeps up with what other processes make."""
 
     database: Database
     doorbell: Doorbell
-    _requirements: Mapping[str, Mapping[str, str]] = field(default_factory=dict[str, Mapping[str, str]])
-    _matching: dict[frozenset[tuple[str, str]], frozenset[str]] = field(
-        default_factory=dict[frozenset[tuple[str, str]], frozenset[str]]
-    )
-    """By labels, since the last refresh."""
+    _requirements: Mapping[str, Requirements] = field(default_factory=dict[str, Requirements])
+    _matching: dict[_Abilities, frozenset[str]] = field(default_factory=dict[_Abilities, frozenset[str]])
+    """By what an agent can do, since the last refresh."""
     _loaded: bool = False
 
-    async def matching(self, labels: Mapping[str, str]) -> frozenset[str]:
-        """Returns the ids of the queues that an agent with these labels satisfies."""
+    async def matching(self, agent: AgentRecord) -> frozenset[str]:
+        """Returns the ids of the queues whose requirements an agent meets."""
         if not self._loaded:
             await self.refresh()
-        key = frozenset(labels.items())
+        key = frozenset(agent.labels.items()), agent.sandbox_level, agent.plugins
         if key not in self._matching:
             self._matching[key] = frozenset(
-                queue for queue, required in self._requirements.items() if satisfies(labels, required)
+                queue_id for queue_id, asked in self._requirements.items() if satisfies(asked, agent)
             )
         return self._matching[key]
+
+    async def ensure(self, by_id: Mapping[str, Requirements]) -> None:
+        """Makes those of the queues that are not there, and known; costs nothing if this process knows them all."""
+        if by_id.keys() <= self._requirements.keys():
+            return
+        await self.database.write(lambda tx: queues.ensure_queues(tx, by_id))
+        if await self.refresh():
+            self.doorbell.ring([QUEUES_TOPIC])
 
     async def refresh(self) -> bool:
         """Reads the queues again, and rings if any is new; returns whether one is."""
@@ -48,11 +58,6 @@ class QueueIndex:
         if is_news:
             self.doorbell.ring([MATCHING_TOPIC])
         return is_news
-
-    async def announce(self) -> None:
-        """Makes the queues known that this process has just made, here and elsewhere."""
-        if await self.refresh():
-            self.doorbell.ring([QUEUES_TOPIC])
 
     async def run(self) -> None:
         """Refreshes when another process has made queues, at the latest every second, until it is cancelled."""

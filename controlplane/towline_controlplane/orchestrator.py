@@ -21,9 +21,10 @@ from towline_controlplane.engine.expressions import ExpressionError, Scope
 from towline_controlplane.errors import InvalidArgument, TowlineError
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.group_commit import Backlog, commit_together
-from towline_controlplane.handouts import Claim, StepOffer, claim_many
+from towline_controlplane.handouts import Claim, Served, StepOffer, claim_many, serve_within_slots
 from towline_controlplane.ids import new_id
 from towline_controlplane.ledger import Changes, Ledger
+from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import Lease, Run, Step, StepState, WorkflowVersion
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.submissions import (
@@ -76,18 +77,21 @@ class Orchestrator:
     """Called after a commit that made a step READY for later."""
     on_slots_changed: Callable[[], None] = lambda: None
     """Called after a commit that freed a slot of a concurrency limit, or made a run wait for one."""
+    queues: QueueIndex = field(init=False)
     _shares: FairShares = field(default_factory=FairShares)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _submissions: Backlog[Submission] = field(init=False)
     _claims: Backlog[Claim] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.queues = QueueIndex(self.database, self.doorbell)
         self._submissions = Backlog(self._wake)
         self._claims = Backlog(self._wake)
 
     async def start_run(self, start: RunStart) -> Run:
         """Creates a run, durably before it returns; the same request id and digest return the first run."""
         blueprint = await asyncio.to_thread(self.blueprints.add, start.version)
+        await self.queues.ensure(blueprint.queues)
         run_id = self.new_id()
         parsed_input = json.loads(start.input_json) if blueprint.reads_input else None
         request = RunRequest(
@@ -130,7 +134,7 @@ class Orchestrator:
 
     async def exchange(
         self, started: Sequence[Lease], results: Sequence[Report], claim: Claim | None
-    ) -> tuple[list[Verdict | Exception], list[StepOffer]]:
+    ) -> tuple[list[Verdict | Exception], Served]:
         """Confirms starts, records results and leases next steps, as one agent's message asks.
 
         The verdicts come in the order of the results; a result that could not be applied has its error instead. What
@@ -140,11 +144,11 @@ class Orchestrator:
         reported = [self._submissions.add(report) for report in results]
         claimed = [self._claims.add(claim)] if claim is not None and claim.want > 0 and claim.queue_ids else []
         answers: list[Any] = await asyncio.gather(*confirmed, *reported, *claimed, return_exceptions=True)
-        offers: Any = answers.pop() if claimed else []
-        for answer in (*answers[: len(confirmed)], offers):
+        served: Any = answers.pop() if claimed else Served((), claim.want if claim else 0)
+        for answer in (*answers[: len(confirmed)], served):
             if isinstance(answer, Exception):
                 raise answer
-        return answers[len(confirmed) :], offers
+        return answers[len(confirmed) :], served
 
     async def run(self) -> None:
         """Commits until it is cancelled."""
@@ -166,9 +170,12 @@ class Orchestrator:
         ledger.propagate()
         return answers, ledger.save()
 
-    def _lease(self, tx: Transaction, claims: Sequence[Claim]) -> tuple[list[list[StepOffer]], list[Step]]:
-        offers = [claim_many(tx, claim, self.blueprints, self.new_token, self.jitter()) for claim in claims]
-        return offers, [offer.step for given in offers for offer in given]
+    def _lease(self, tx: Transaction, claims: Sequence[Claim]) -> tuple[list[Served], list[Step]]:
+        def lease(claim: Claim) -> list[StepOffer]:
+            return claim_many(tx, claim, self.blueprints, self.new_token, self.jitter())
+
+        served = serve_within_slots(tx, claims, lease)
+        return served, [offer.step for each in served for offer in each.offers]
 
     def _announce(self, commits: Iterable[Changes], handouts: Iterable[Sequence[Step]]) -> None:
         """Rings for what is new; what was handed out at once needs nobody else."""

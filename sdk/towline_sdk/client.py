@@ -19,6 +19,7 @@ from towline.v1 import (
     run_service_pb2,
     workflow_service_pb2,
 )
+from towline.v1.agent_pb2 import Agent
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Event, LogLine, Run, Step
 from towline.v1.user_pb2 import User
@@ -282,6 +283,21 @@ class AgentCalls:
         """Returns a page of agents by name."""
         request = agent_admin_service_pb2.ListAgentsRequest(page_size=page.size, page_token=page.token)
         return await self._transport.call(request, agent_admin_service_pb2.ListAgentsResponse)
+
+    async def get(self, agent: str) -> Agent:
+        """Returns an agent, by id or name."""
+        request = agent_admin_service_pb2.GetAgentRequest(agent_id=agent)
+        return (await self._transport.call(request, agent_admin_service_pb2.GetAgentResponse)).agent
+
+    async def drain(self, agent: str) -> Agent:
+        """Offers an agent nothing any more; what it runs goes on."""
+        request = agent_admin_service_pb2.DrainAgentRequest(agent_id=agent)
+        return (await self._transport.call(request, agent_admin_service_pb2.DrainAgentResponse)).agent
+
+    async def undrain(self, agent: str) -> Agent:
+        """Offers steps to a drained agent again."""
+        request = agent_admin_service_pb2.UndrainAgentRequest(agent_id=agent)
+        return (await self._transport.call(request, agent_admin_service_pb2.UndrainAgentResponse)).agent
 
     async def create_token(
         self, uses: int = 1, lifetime_seconds: int | None = None

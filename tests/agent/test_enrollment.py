@@ -76,12 +76,14 @@ def test_settings_are_read_from_the_environment(monkeypatch: pytest.MonkeyPatch,
     settings = read(
         monkeypatch,
         TOWLINE_AGENT_LABELS="zone=a, gpu = none,empty=",
+        TOWLINE_AGENT_PLUGINS="SHELL, my-plugin,,",
         TOWLINE_ENROLLMENT_TOKEN="",
         TOWLINE_ENROLLMENT_TOKEN_FILE=str(tmp_path / "token"),
         TOWLINE_READY_FILE="",
         LOG_LEVEL="debug",
     )
     assert settings.labels == {"zone": "a", "gpu": "none", "empty": ""}
+    assert settings.plugins == ["SHELL", "my-plugin"]
     assert settings.read_enrollment_token() == "from-file"
     assert (settings.ready_file, settings.log_level, settings.slots) == (None, "DEBUG", 4)
 

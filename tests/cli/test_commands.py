@@ -18,6 +18,7 @@ from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Failure, LogLine, Run, Step
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Workflow, WorkflowVersion
+from towline_cli import agent_commands
 
 WORKFLOW_FILE = {"name": "w", "description": "d", "dag": {"nodes": [{"id": "a", "type": "DELAY"}], "edges": []}}
 DAG = {"nodes": [{"id": "a", "type": "DELAY"}]}
@@ -52,6 +53,9 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
     ("plugin list", "ListPlugins", {}),
     ("plugin get p", "GetPlugin", {"pluginId": "p"}),
     ("agent list", "ListAgents", {}),
+    ("agent get m", "GetAgent", {"agentId": "m"}),
+    ("agent drain m", "DrainAgent", {"agentId": "m"}),
+    ("agent undrain m", "UndrainAgent", {"agentId": "m"}),
     ("agent token --uses 2 --lifetime-seconds 60", "CreateEnrollmentToken", {"uses": 2, "lifetime": "60s"}),
 ]
 USER = User(id="u1", email="a@b.c", role="USER")
@@ -104,10 +108,18 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], list[str]]] = [
         "agent list",
         "ListAgents",
         agent_admin_service_pb2.ListAgentsResponse(
-            agents=[Agent(name="m", state="ONLINE", running=1, info=AgentInfo(slots=4, labels={"zone": "eu"}))]
+            agents=[
+                Agent(
+                    name="m",
+                    state="ONLINE",
+                    running=1,
+                    drained=True,
+                    info=AgentInfo(slots=4, labels={"zone": "eu"}, sandbox={"level": "L2"}, plugins=["SHELL", "DELAY"]),
+                )
+            ]
         ),
         {},
-        ["m", "ONLINE", "1/4", "zone=eu"],
+        ["m", "ONLINE (drained)", "1/4", "zone=eu", "L2", "SHELL,DELAY"],
     ),
     (
         "agent token",
@@ -222,6 +234,24 @@ def test_plugin_push_sends_the_bundle_in_chunks(
 
     assert json.loads(result.stdout)["id"] == "p1"
     assert b"".join(each.chunk for each in control_plane.request("PushPlugin"))[:2] == b"\x1f\x8b"
+
+
+def test_a_drain_that_waits_ends_when_the_agent_runs_nothing(
+    towline: Terminal, control_plane: FakeControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_commands, "WAIT_SECONDS", 0.0)
+    running = iter([1, 1, 0])
+    control_plane.answers["DrainAgent"] = lambda _: agent_admin_service_pb2.DrainAgentResponse(
+        agent=Agent(id="a1", running=2)
+    )
+    control_plane.answers["GetAgent"] = lambda _: agent_admin_service_pb2.GetAgentResponse(
+        agent=Agent(id="a1", running=next(running))
+    )
+
+    result = towline("agent", "drain", "m", "--wait", "-o", "json")
+
+    assert json.loads(result.stdout)["running"] == 0
+    assert control_plane.methods() == ["DrainAgent", *["GetAgent"] * 3]
 
 
 def test_version_and_help_need_no_server(towline: Terminal, control_plane: FakeControlPlane) -> None:

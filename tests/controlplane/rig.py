@@ -11,7 +11,6 @@ from typing import Any
 from towline_controlplane.audit.auditor import audit_database
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.engine.commands import EndAttempt, Outcome
-from towline_controlplane.engine.graph import compile_dag
 from towline_controlplane.handouts import Claim, StepOffer
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import (
@@ -114,10 +113,8 @@ class Rig:
             version_id, workflow_id, 1, json.dumps(document), dict.fromkeys(ids, plugin), self.clock()
         )
         workflow = Workflow(workflow_id, OWNER, "w", "", 1, version_id, None, self.clock(), self.clock())
-        dag = compile_dag(document, version.plugins)
 
         def store(tx: Transaction) -> None:
-            queues.ensure_queues(tx, {node.queue_id: node.labels for node in dag.nodes})
             workflows.insert_workflow(tx, workflow, version)
 
         await self.database.write(store)
@@ -170,8 +167,8 @@ class FakeAgent:
     async def pull(self, want: int = 8) -> list[StepOffer]:
         """Returns what can be had now; whoever asks has just renewed its lease."""
         await self.renew()
-        _, offers = await self.rig.orchestrator.exchange((), (), await self.claim(want))
-        return offers
+        _, served = await self.rig.orchestrator.exchange((), (), await self.claim(want))
+        return list(served.offers)
 
     async def start(self, offer: StepOffer) -> None:
         """Confirms an offer."""

@@ -102,7 +102,7 @@ def test_a_control_plane_that_was_down_itself_lets_agents_confirm_late(play: Cal
 def test_an_agent_gets_nothing_once_its_lease_is_over_or_its_session_replaced(play: Callable[[Scenario], None]) -> None:
     async def scenario(rig: Rig) -> None:
         async def given(claim: Claim) -> int:
-            return len((await rig.orchestrator.exchange((), (), claim))[1])
+            return len((await rig.orchestrator.exchange((), (), claim))[1].offers)
 
         await rig.start(["a", "b"])
         agent = await rig.agent()

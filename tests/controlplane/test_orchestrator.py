@@ -21,7 +21,9 @@ def test_a_chain_moves_one_hop_per_report(play: Callable[[Scenario], None]) -> N
         offers = await agent.pull()
         for node_id in ("a", "b", "c"):
             assert [offer.step.node_id for offer in offers] == [node_id]
-            verdicts, offers = await rig.orchestrator.exchange((), [agent.result(offers[0])], await agent.claim())
+            claim = await agent.claim()
+            verdicts, served = await rig.orchestrator.exchange((), [agent.result(offers[0])], claim)
+            offers = list(served.offers)
             assert verdicts == [Verdict.ACCEPTED]
         assert (await rig.run(run.id)).state is RunState.SUCCEEDED
 

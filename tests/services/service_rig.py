@@ -194,10 +194,10 @@ class RigAgent:
     async def pull(self) -> list[StepOffer]:
         """Returns what can be had now."""
         queue_ids = frozenset(await self.rig.database.read(queues.all_queues))
-        _, offers = await self.rig.orchestrator.exchange(
+        _, served = await self.rig.orchestrator.exchange(
             (), (), Claim(self.caller.id, self.session_id, queue_ids, 100, 5.0)
         )
-        return offers
+        return list(served.offers)
 
     async def succeed(self, offer: StepOffer, output: str = "{}", log_bytes: int = 0) -> None:
         """Reports a success, and how long the log is in all."""
@@ -241,7 +241,7 @@ async def control_plane(
     orchestrator, passwords = Orchestrator(database, doorbell), Passwords(COST)
     accounts = Accounts(database, passwords, tokens := AccessTokens(SECRET))
     streams = RunStreams(database, doorbell, poll_seconds=poll_seconds, log_grace_seconds=log_grace_seconds)
-    servicers = _servicers(folder, database, streams, orchestrator, accounts)
+    servicers = _servicers(folder, database, doorbell, streams, orchestrator, accounts)
     server = ControlPlaneServer(servicers, accounts, ServerOptions(port=0, **options))
     committing = asyncio.create_task(orchestrator.run())
     address = f"127.0.0.1:{await server.start()}"
@@ -260,10 +260,13 @@ async def control_plane(
 
 
 def _servicers(
-    folder: Path, database: Database, streams: RunStreams, orchestrator: Orchestrator, accounts: Accounts
+    folder: Path,
+    database: Database,
+    doorbell: InProcessDoorbell,
+    streams: RunStreams,
+    orchestrator: Orchestrator,
+    accounts: Accounts,
 ) -> list[Service]:
-    async def ignore() -> None: ...
-
     blobs = FolderBlobs(folder / "blobs")
     spool = folder / "spool"
     spool.mkdir()
@@ -271,7 +274,7 @@ def _servicers(
         (auth_service_pb2_grpc.add_AuthServiceServicer_to_server, AuthService(accounts)),
         (
             workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server,
-            WorkflowService(database, ignore),
+            WorkflowService(database),
         ),
         (
             run_service_pb2_grpc.add_RunServiceServicer_to_server,
@@ -287,7 +290,7 @@ def _servicers(
             plugin_service_pb2_grpc.add_PluginServiceServicer_to_server,
             PluginService(database, blobs, spool, OpenStreams(4)),
         ),
-        (agent_admin_service_pb2_grpc.add_AgentAdminServiceServicer_to_server, AgentAdminService(database)),
+        (agent_admin_service_pb2_grpc.add_AgentAdminServiceServicer_to_server, AgentAdminService(database, doorbell)),
         (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, DeafAgentService()),
     ]
     return [Service(descriptor, add, servicer) for descriptor, (add, servicer) in zip(SERVICES, servicers, strict=True)]

@@ -8,7 +8,7 @@ from service_rig import DAG, INVALID_ARGUMENT, NOT_FOUND, UPPERCASE, Rig, refusa
 
 from towline_controlplane.model import SideEffects
 from towline_controlplane.services.config_schemas import wrong_config
-from towline_controlplane.store import queues, workflows
+from towline_controlplane.store import workflows
 
 
 def test_a_workflow_lives(tmp_path: Path) -> None:
@@ -49,17 +49,6 @@ def test_the_plugin_of_each_node_is_recorded(tmp_path: Path) -> None:
         assert {ref.name for ref in version.plugins.values()} == {"TEXT_TRANSFORM"}
         assert version.plugins["a"].digest == ""
         assert version.plugins["a"].side_effects in SideEffects
-
-    serve(tmp_path, scenario)
-
-
-def test_the_queues_of_a_dag_are_there(tmp_path: Path) -> None:
-    async def scenario(rig: Rig) -> None:
-        user = await rig.user("ada")
-        labelled = {"nodes": [UPPERCASE, {**UPPERCASE, "id": "b", "labels": {"gpu": "yes"}}]}
-        await user.call("WorkflowService/CreateWorkflow", name="w", dag=labelled)
-        found = await rig.database.read(queues.all_queues)
-        assert sorted(map(str, found.values())) == ["{'gpu': 'yes'}", "{}"]
 
     serve(tmp_path, scenario)
 

@@ -9,7 +9,7 @@ from towline_controlplane.model import AttemptState, StepState
 from towline_controlplane.store import agents, runs
 from towline_controlplane.store.agents import LeaseClock, SessionInfo
 
-INFO = SessionInfo(slots=4, labels={"zone": "a"}, version="1.0", hostname="host", platform="linux/x86_64")
+INFO = SessionInfo(4, {"zone": "a"}, "1.0", "host", "linux/x86_64", sandbox_level=2, plugins=["DELAY", "SHELL"])
 
 
 def test_an_agent_is_stored_with_every_field(store: Store) -> None:
@@ -23,6 +23,9 @@ def test_an_agent_is_stored_with_every_field(store: Store) -> None:
         renewals=7,
         lease_expire_time=8,
         last_seen_time=9,
+        drained=True,
+        sandbox_level=4,
+        plugins=("SHELL",),
     )
     store.write(agents.insert_agent, full)
     assert store.read(agents.get_agent, "agent-1") == full
@@ -55,6 +58,8 @@ def test_a_session_replaces_the_one_before(store: Store) -> None:
         version="1.0",
         hostname="host",
         platform="linux/x86_64",
+        sandbox_level=2,
+        plugins=("DELAY", "SHELL"),
         renewals=2,
         lease_expire_time=6_000,
         last_seen_time=1_000_001,
@@ -93,6 +98,38 @@ def test_agents_are_listed_by_name_with_what_they_hold(store: Store) -> None:
     assert [(item.agent.name, item.running) for item in listed] == [("a", 0), ("b", 2), ("c", 0)]
     assert [item.agent.name for item in store.read(agents.list_agents, "a", 1)] == ["b"]
     assert store.read(agents.list_agents, "c", 10) == []
+
+
+def test_locked_agents_come_with_what_they_hold(store: Store) -> None:
+    for agent_id in ("agent-1", "agent-2", "agent-3"):
+        store.write(add_agent, agent_id, slots=5)
+    store.write(add_run, steps=tuple(a_step(node_id=node) for node in "abcd"))
+    for node, number in (("a", 1), ("b", 1), ("c", 2)):
+        store.write(add_lease, "run-1", node, agent_id=f"agent-{number}")
+    store.write(add_lease, "run-1", "d", agent_id="agent-2")
+    store.write(runs.save_changes, steps=[a_step(node_id="d", state=StepState.READY, attempt=1, epoch=1)])
+    locked = store.write(agents.lock_agents, {"agent-2", "agent-1", "none"})
+    assert {agent_id: (each.agent.slots, each.running) for agent_id, each in locked.items()} == {
+        "agent-1": (5, 2),
+        "agent-2": (5, 1),
+    }
+
+
+def test_an_agent_is_found_by_its_id_before_another_by_its_name(store: Store) -> None:
+    store.write(add_agent, "agent-1", name="b")
+    store.write(add_agent, "agent-2", name="agent-1")
+    found = [store.read(agents.find_agent, key) for key in ("agent-1", "b", "agent-2", "none")]
+    assert [listed and listed.agent.id for listed in found] == ["agent-1", "agent-1", "agent-2", None]
+
+
+def test_an_agent_is_drained_until_that_is_taken_back(store: Store) -> None:
+    store.write(add_agent, "agent-1")
+    store.write(add_agent, "agent-2")
+    for drained in (True, True, False):
+        store.write(agents.set_drained, "agent-1", drained=drained)
+        store.write(agents.open_session, "agent-1", "session-1", INFO, 5_000)
+        states = [store.read(agents.get_agent, agent_id) for agent_id in ("agent-1", "agent-2")]
+        assert [state and state.drained for state in states] == [drained, False]
 
 
 def test_lease_clocks_are_those_of_agents_that_hold_attempts(store: Store) -> None:

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import insert, select, update
 from store_samples import Store, a_run, add_run
 
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import queues, runs, tables
 from towline_controlplane.store.database import Database, Transaction
 
@@ -44,7 +45,7 @@ def test_the_clock_of_the_database_is_in_microseconds(url: str) -> None:
 def test_what_was_written_is_there_after_a_restart(url: str) -> None:
     async def scenario() -> None:
         database = Database.open(url)
-        await database.write(lambda tx: queues.ensure_queues(tx, {"q": {}}))
+        await database.write(lambda tx: queues.ensure_queues(tx, {"q": Requirements()}))
         await database.close()
         again = Database.open(url)
         assert await again.read(queue_ids) == ["q"]
@@ -55,7 +56,7 @@ def test_what_was_written_is_there_after_a_restart(url: str) -> None:
 
 def test_an_exception_rolls_back_everything_and_is_raised(store: Store) -> None:
     def work(tx: Transaction) -> None:
-        queues.ensure_queues(tx, {"through SQLAlchemy": {}})
+        queues.ensure_queues(tx, {"through SQLAlchemy": Requirements()})
         add_run(tx)
         raise LookupError("enough")
 
@@ -63,7 +64,7 @@ def test_an_exception_rolls_back_everything_and_is_raised(store: Store) -> None:
         store.write(work)
     assert store.read(queue_ids) == []
     assert store.read(runs.get_run, "run-1", None) is None
-    store.write(queues.ensure_queues, {"next": {}})
+    store.write(queues.ensure_queues, {"next": Requirements()})
     assert store.read(queue_ids) == ["next"]
 
 
@@ -104,7 +105,7 @@ def test_a_reader_sees_one_snapshot_while_others_write(store: Store) -> None:
     async def scenario() -> None:
         reading = asyncio.ensure_future(store.database.read(read_twice))
         await asyncio.to_thread(has_read.wait, WAIT)
-        await store.database.write(lambda tx: queues.ensure_queues(tx, {"late": {}}))
+        await store.database.write(lambda tx: queues.ensure_queues(tx, {"late": Requirements()}))
         has_written.set()
         assert await reading == ([], [])
         assert await store.database.read(queue_ids) == ["late"]
@@ -116,7 +117,7 @@ def test_readers_see_nothing_of_a_transaction_under_way_and_do_not_wait_for_it(s
     has_written, has_read = threading.Event(), threading.Event()
 
     def write_slowly(tx: Transaction) -> None:
-        queues.ensure_queues(tx, {"q": {}})
+        queues.ensure_queues(tx, {"q": Requirements()})
         has_written.set()
         assert has_read.wait(WAIT)
 
@@ -142,7 +143,7 @@ def test_several_readers_read_at_the_same_time(store: Store) -> None:
 
 def test_a_reader_cannot_write(store: Store) -> None:
     with pytest.raises(Exception, match=r"read-?only"):
-        store.read(queues.ensure_queues, {"q": {}})
+        store.read(queues.ensure_queues, {"q": Requirements()})
     assert store.read(queue_ids) == []
 
 

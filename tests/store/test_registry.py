@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from store_samples import Store, a_plugin, a_plugin_version, a_user, a_version, a_workflow
 
 from towline_controlplane.errors import AlreadyExists, NotFound, PluginVersionExists
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import plugins, queues, users, workflows
 from towline_controlplane.store.plugins import precedence
 
@@ -43,10 +44,11 @@ def test_of_racing_registrations_with_one_email_one_succeeds(store: Store) -> No
     assert sum(isinstance(result, AlreadyExists) for result in results) == 7
 
 
-def test_queues_are_made_once_and_keep_their_labels(store: Store) -> None:
-    store.write(queues.ensure_queues, {"q1": {"zone": "a"}, "q2": {}})
-    store.write(queues.ensure_queues, {"q1": {"zone": "other"}, "q3": {"gpu": "yes"}})
-    assert store.read(queues.all_queues) == {"q1": {"zone": "a"}, "q2": {}, "q3": {"gpu": "yes"}}
+def test_queues_are_made_once_and_keep_their_requirements(store: Store) -> None:
+    first, second = Requirements({"zone": "a"}), Requirements({"gpu": "yes"}, 3, "SHELL")
+    store.write(queues.ensure_queues, {"q1": first, "q2": Requirements()})
+    store.write(queues.ensure_queues, {"q1": Requirements({"zone": "other"}), "q3": second})
+    assert store.read(queues.all_queues) == {"q1": first, "q2": Requirements(), "q3": second}
 
 
 def test_a_workflow_is_stored_with_every_field_and_its_first_version(store: Store) -> None:

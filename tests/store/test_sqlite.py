@@ -12,6 +12,7 @@ from sqlalchemy.exc import DatabaseError
 from store_samples import add_run
 
 from towline_controlplane.errors import Unavailable
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import queues, runs
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.sqlite import DatabaseInUse
@@ -144,11 +145,11 @@ def test_a_foreign_writer_is_waited_for(sqlite_url: str) -> None:
     async def scenario() -> None:
         database = Database.open(sqlite_url, clock=clock)
         foreign.execute("BEGIN IMMEDIATE")
-        writing = asyncio.ensure_future(database.write(lambda tx: queues.ensure_queues(tx, {"q": {}})))
+        writing = asyncio.ensure_future(database.write(lambda tx: queues.ensure_queues(tx, {"q": Requirements()})))
         assert not await asyncio.to_thread(began.wait, 0.3)
         foreign.execute("COMMIT")
         await writing
-        assert await database.read(queues.all_queues) == {"q": {}}
+        assert await database.read(queues.all_queues) == {"q": Requirements()}
         await database.close()
 
     foreign = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
@@ -176,7 +177,7 @@ def test_a_file_that_stays_locked_is_unavailable_and_then_usable_again(sqlite_ur
 def test_a_full_disk_is_unavailable_and_then_usable_again(sqlite_url: str, through_core: bool) -> None:
     def fill(tx: Transaction) -> None:
         if through_core:
-            queues.ensure_queues(tx, {f"q{number}": {"label": "x" * 9_000} for number in range(200)})
+            queues.ensure_queues(tx, {f"q{number}": Requirements({"label": "x" * 9_000}) for number in range(200)})
         else:
             add_run(tx, input="x" * 2_000_000)
 

@@ -12,6 +12,7 @@ from towline_controlplane.engine.placement import queue_id
 from towline_controlplane.engine.retry import RetryPolicy
 from towline_controlplane.errors import InvalidDag
 from towline_controlplane.model import ConditionType, Join, PluginRef, SideEffects
+from towline_controlplane.requirements import Requirements
 
 Document = dict[str, Any]
 
@@ -46,8 +47,8 @@ def test_a_node_says_nothing_and_gets_the_defaults() -> None:
     only = compiled.nodes[0]
     assert (only.index, only.id, only.type, only.plugin_id, only.plugin_version) == (0, "a", "TEXT_TRANSFORM", "", "")
     assert (only.retry, only.join, only.side_effects) == (RetryPolicy(), Join.ALL, SideEffects.IDEMPOTENT)
-    assert (only.timeout_ms, only.memory_limit_mb, only.labels, only.display_name) == (0, 0, {}, "")
-    assert (only.config.value, only.config.is_constant, only.queue_id) == ({}, True, queue_id({}))
+    assert (only.timeout_ms, only.memory_limit_mb, only.requirements, only.display_name) == (0, 0, Requirements(), "")
+    assert (only.config.value, only.config.is_constant, only.queue_id) == ({}, True, queue_id(Requirements()))
 
 
 def test_a_node_says_everything_in_the_json_of_the_contract() -> None:
@@ -72,6 +73,7 @@ def test_a_node_says_everything_in_the_json_of_the_contract() -> None:
                     "memoryLimitMb": 512,
                     "labels": {"gpu": "yes"},
                     "displayName": "First",
+                    "minSandbox": "L2",
                 }
             ]
         }
@@ -80,7 +82,9 @@ def test_a_node_says_everything_in_the_json_of_the_contract() -> None:
     assert only.retry == RetryPolicy(5, 250, 1.5, 9_000, 0)
     assert (only.type, only.plugin_id, only.plugin_version) == ("", "plugin-1", "1.0.0")
     assert (only.join, only.side_effects, only.display_name) == (Join.ANY, SideEffects.UNSAFE, "First")
-    assert (only.timeout_ms, only.memory_limit_mb, only.queue_id) == (30_000, 512, queue_id({"gpu": "yes"}))
+    assert (only.timeout_ms, only.memory_limit_mb) == (30_000, 512)
+    assert only.requirements == Requirements({"gpu": "yes"}, 2)
+    assert only.queue_id == queue_id(only.requirements)
     assert not only.config.is_constant
 
 

@@ -1,28 +1,50 @@
 """Queues and the agents that may claim from them (I20)."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline_controlplane.engine.placement import queue_id, satisfies
+from towline_controlplane.engine.placement import Rule, free_slots, queue_id, satisfies, unmet
+from towline_controlplane.model import AgentRecord
+from towline_controlplane.requirements import Requirements, SandboxLevel
 
-labels = st.dictionaries(st.text(max_size=5), st.text(max_size=5), max_size=4)
+names = st.text(max_size=5)
+labels = st.dictionaries(names, names, max_size=4)
+levels = st.sampled_from(SandboxLevel)
+requirements = st.builds(Requirements, labels, levels, st.none() | names)
 
 
-@given(labels)
-def test_equal_requirements_are_one_queue_in_any_order(required: dict[str, str]) -> None:
-    backwards = dict(reversed(required.items()))
+def an_agent(**fields: Any) -> AgentRecord:
+    return AgentRecord("id-of-a", "a", "", create_time=0, **fields)
+
+
+agents = st.builds(an_agent, labels=labels, sandbox_level=levels, plugins=st.lists(names, max_size=3).map(tuple))
+
+
+@given(requirements)
+def test_equal_requirements_are_one_queue_in_any_order(required: Requirements) -> None:
+    backwards = Requirements(dict(reversed(list(required.labels.items()))), required.sandbox_level, required.plugin)
     assert queue_id(required) == queue_id(backwards)
 
 
-@given(labels, labels)
-def test_different_requirements_are_different_queues(left: dict[str, str], right: dict[str, str]) -> None:
+@given(requirements, requirements)
+def test_different_requirements_are_different_queues(left: Requirements, right: Requirements) -> None:
     assert (queue_id(left) == queue_id(right)) == (left == right)
 
 
-def test_the_id_of_a_queue_is_the_same_in_every_process() -> None:
-    assert queue_id({}) == "80fe33d67f23acbe"
-    assert queue_id({"zone": "eu", "gpu": "yes"}) == "3ae3127050ce968c"
+@pytest.mark.parametrize(
+    ("required", "expected"),
+    [
+        (Requirements(), "80fe33d67f23acbe"),
+        (Requirements({"zone": "eu", "gpu": "yes"}), "3ae3127050ce968c"),
+        (Requirements(plugin="SHELL"), "59171b609ccbd6a4"),
+        (Requirements({"zone": "eu"}, SandboxLevel.L2, "SHELL"), "a98bc40bea520400"),
+    ],
+)
+def test_the_id_of_a_queue_is_the_same_in_every_process_and_release(required: Requirements, expected: str) -> None:
+    assert queue_id(required) == expected
 
 
 @pytest.mark.parametrize(
@@ -40,9 +62,63 @@ def test_the_id_of_a_queue_is_the_same_in_every_process() -> None:
 def test_an_agent_claims_where_it_carries_every_label(
     agent: dict[str, str], required: dict[str, str], may_claim: bool
 ) -> None:
-    assert satisfies(agent, required) is may_claim
+    assert satisfies(Requirements(required), an_agent(labels=agent)) is may_claim
 
 
-@given(labels, labels)
-def test_more_labels_never_cost_an_agent_work(agent: dict[str, str], required: dict[str, str]) -> None:
-    assert satisfies(agent | required, required)
+@pytest.mark.parametrize(
+    ("required", "agent", "reason"),
+    [
+        (
+            Requirements({"gpu": "yes", "zone": "eu"}),
+            {"labels": {"gpu": "no"}},
+            (Rule.LABEL, "lacks the label gpu=yes, zone=eu (it has gpu=no)"),
+        ),
+        (Requirements({"gpu": "yes"}), {}, (Rule.LABEL, "lacks the label gpu=yes")),
+        (
+            Requirements(sandbox_level=3),
+            {"sandbox_level": 1},
+            (Rule.SANDBOX, "its sandbox is L1, and L3 is asked for"),
+        ),
+        (
+            Requirements(plugin="PYTHON"),
+            {"plugins": ("SHELL", "DELAY")},
+            (Rule.PLUGIN, "runs only DELAY, SHELL, not PYTHON"),
+        ),
+        (
+            Requirements(),
+            {"plugins": ("SHELL",)},
+            (Rule.PLUGIN, "runs only SHELL, not what a step from before plugins were asked for calls"),
+        ),
+    ],
+)
+def test_what_an_agent_does_not_meet_is_named(
+    required: Requirements, agent: dict[str, object], reason: tuple[Rule, str]
+) -> None:
+    assert [(each.rule, each.message) for each in unmet(required, an_agent(**agent))] == [reason]
+
+
+def test_everything_unmet_is_named_in_a_fixed_order() -> None:
+    required = Requirements({"gpu": "yes"}, SandboxLevel.L4, "PYTHON")
+    assert [each.rule for each in unmet(required, an_agent(plugins=("SHELL",)))] == [
+        Rule.LABEL,
+        Rule.SANDBOX,
+        Rule.PLUGIN,
+    ]
+
+
+@given(requirements, agents)
+def test_more_labels_a_stronger_sandbox_and_all_plugins_never_cost_an_agent_work(
+    required: Requirements, agent: AgentRecord
+) -> None:
+    able = an_agent(labels={**agent.labels, **required.labels}, sandbox_level=SandboxLevel.L4)
+    assert satisfies(required, able)
+
+
+@pytest.mark.parametrize(
+    ("slots", "held", "drained", "now", "free"),
+    [(4, 0, False, 9, 4), (4, 4, False, 9, 0), (2, 5, False, 9, 0), (4, 1, True, 9, 0), (4, 0, False, 10, 0)],
+)
+def test_an_agent_has_the_slots_that_it_does_not_hold_and_none_when_drained_or_gone(
+    slots: int, held: int, drained: bool, now: int, free: int
+) -> None:
+    assert free_slots(an_agent(slots=slots, drained=drained, lease_expire_time=10), held, now) == free

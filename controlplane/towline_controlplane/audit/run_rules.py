@@ -1,8 +1,10 @@
 """What holds of a run and the states of its steps, whatever happened to it. Pure."""
 
 from towline_controlplane.audit.findings import Findings, RunRows
+from towline_controlplane.engine import placement
 from towline_controlplane.engine.transitions import RUN_TERMINAL, STEP_TERMINAL
 from towline_controlplane.model import RunState, StepState
+from towline_controlplane.requirements import Requirements
 
 
 def check_nodes(rows: RunRows, findings: Findings) -> None:
@@ -14,7 +16,9 @@ def check_nodes(rows: RunRows, findings: Findings) -> None:
         if step.node_id in nodes:
             node = rows.dag.nodes[nodes[step.node_id]]
             findings.equal("I21", "position", node.index, step.position, step.node_id)
-            findings.equal("I21", "queue", node.queue_id, step.queue_id, step.node_id)
+            # A run from before sandboxes and plugins could be asked for keeps the queues that it was created with.
+            if step.queue_id != placement.queue_id(Requirements(node.requirements.labels)):
+                findings.equal("I21", "queue", node.queue_id, step.queue_id, step.node_id)
 
 
 def check_run(rows: RunRows, findings: Findings) -> None:

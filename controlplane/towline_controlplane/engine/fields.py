@@ -7,7 +7,7 @@ may be a string of digits. A wrong field is noted and read as its default, so th
 import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from enum import StrEnum
+from enum import Enum
 from itertools import islice
 from typing import TypeVar, cast
 
@@ -16,7 +16,7 @@ from towline_controlplane.errors import Violation
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 
-Choice = TypeVar("Choice", bound=StrEnum)
+Choice = TypeVar("Choice", bound=Enum)
 
 
 class Violations:
@@ -154,8 +154,8 @@ class Fields:
             return default
         choices = type(default)
         if isinstance(value, str) and value in choices.__members__:
-            return choices(value)
-        self.refuse(name, f"is {value!r}; it must be one of {', '.join(choices)}")
+            return choices[value]
+        self.refuse(name, f"is {value!r}; it must be one of {', '.join(choices.__members__)}")
         return default
 
     def _place_of(self, name: str) -> str:

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
 
 from towline_controlplane.engine import limits, placement
@@ -13,6 +12,7 @@ from towline_controlplane.engine.fields import Fields
 from towline_controlplane.engine.retry import RetryPolicy
 from towline_controlplane.engine.templates import Template, compile_template
 from towline_controlplane.model import Join, PluginRef, SideEffects
+from towline_controlplane.requirements import Requirements, SandboxLevel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,8 +30,8 @@ class Node:
     side_effects: SideEffects
     timeout_ms: int
     memory_limit_mb: int
-    labels: Mapping[str, str]
     display_name: str
+    requirements: Requirements
     queue_id: str
     queue_timeout_ms: int = 0
     """How long it may wait for an agent; 0 without limit."""
@@ -47,7 +47,11 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
     """Returns the node that `fields` describe; what is wrong with them is noted there."""
     node_id = _id(fields)
     plugin = plugins.get(node_id)
-    labels = _labels(fields)
+    requirements = Requirements(
+        labels=_labels(fields),
+        sandbox_level=fields.choice("minSandbox", SandboxLevel.L0),
+        plugin=plugin.name if plugin else None,
+    )
     return Node(
         index=index,
         id=node_id,
@@ -60,9 +64,9 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         side_effects=fields.choice("sideEffects", plugin.side_effects if plugin else SideEffects.IDEMPOTENT),
         timeout_ms=fields.integer("timeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
         memory_limit_mb=fields.integer("memoryLimitMb", 0, limits.MAX_MEMORY_MB, 0),
-        labels=labels,
         display_name=fields.text("displayName", limits.MAX_DISPLAY_NAME_CHARACTERS),
-        queue_id=_queue_id(tuple(sorted(labels.items()))),
+        requirements=requirements,
+        queue_id=placement.queue_id(requirements),
         queue_timeout_ms=fields.integer("queueTimeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
     )
 
@@ -139,8 +143,3 @@ def _label_problem(key: str, value: object) -> str:
     if len(value) > limits.MAX_LABEL_VALUE_CHARACTERS:
         return f"the value of {key!r} must have at most {limits.MAX_LABEL_VALUE_CHARACTERS} characters"
     return ""
-
-
-@lru_cache(maxsize=1024)
-def _queue_id(labels: tuple[tuple[str, str], ...]) -> str:
-    return placement.queue_id(dict(labels))

@@ -1,16 +1,115 @@
-"""Which agents may run a step: a distinct set of requirements is a queue, claimed from by agents that satisfy it."""
+"""Which agents may run a step: a distinct set of requirements is a queue, claimed from by agents that meet them.
+
+The claim and the explanation of why a step waits both ask `unmet` and `free_slots`, so that they cannot disagree.
+"""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+from towline_controlplane.model import AgentRecord
+from towline_controlplane.requirements import Requirements, SandboxLevel
 
 
-def queue_id(labels: Mapping[str, str]) -> str:
-    """Returns the id of the queue for these requirements; equal requirements give equal ids everywhere."""
-    text = json.dumps({"labels": dict(labels)}, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+class Rule(StrEnum):
+    """Rules that a step and an agent must pass before the agent is given the step, in the order of the explanation."""
+
+    STATE = "STATE"
+    DEPENDENCY = "DEPENDENCY"
+    CANCEL = "CANCEL"
+    PAUSE = "PAUSE"
+    LIMIT = "LIMIT"
+    TIME = "TIME"
+    ONLINE = "ONLINE"
+    DRAIN = "DRAIN"
+    LABEL = "LABEL"
+    SANDBOX = "SANDBOX"
+    PLUGIN = "PLUGIN"
+    SLOTS = "SLOTS"
+    PRIORITY = "PRIORITY"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """A rule that an agent does not pass, and why, for a person."""
+
+    rule: Rule
+    message: str
+
+
+def queue_id(requirements: Requirements) -> str:
+    """Returns the id of the queue for these requirements; equal requirements give equal ids everywhere.
+
+    Those that ask for labels alone have the id that they had before anything else could be asked for.
+    """
+    labels = tuple(sorted(requirements.labels.items()))
+    return _queue_id(labels, int(requirements.sandbox_level), requirements.plugin)
+
+
+def unmet(requirements: Requirements, agent: AgentRecord) -> list[Reason]:
+    """Returns what keeps an agent from claiming from a queue with these requirements; nothing if it may."""
+    return [
+        Reason(rule, message)
+        for rule, missing in _MISSING.items()
+        for message in (missing(requirements, agent),)
+        if message
+    ]
+
+
+def satisfies(requirements: Requirements, agent: AgentRecord) -> bool:
+    """Tells whether an agent may claim from a queue with these requirements."""
+    return not unmet(requirements, agent)
+
+
+def free_slots(agent: AgentRecord, held: int, now: int) -> int:
+    """Returns how many more steps an agent that holds `held` leases may be given at `now` (I19)."""
+    return max(agent.slots - held, 0) if is_online(agent, now) and not agent.drained else 0
+
+
+def is_online(agent: AgentRecord, now: int) -> bool:
+    """Tells whether the agent has been heard of within its lease."""
+    return agent.lease_expire_time > now
+
+
+@lru_cache(maxsize=1024)
+def _queue_id(labels: tuple[tuple[str, str], ...], sandbox_level: int, plugin: str | None) -> str:
+    asked: dict[str, object] = {"labels": dict(labels)}
+    if plugin is not None:
+        asked["plugin"] = plugin
+    if sandbox_level:
+        asked["sandboxLevel"] = sandbox_level
+    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def satisfies(agent_labels: Mapping[str, str], required: Mapping[str, str]) -> bool:
-    """Tells whether an agent with these labels may claim from a queue that requires `required`."""
-    return all(agent_labels.get(key) == value for key, value in required.items())
+def _missing_labels(requirements: Requirements, agent: AgentRecord) -> str:
+    lacking = {key: value for key, value in requirements.labels.items() if agent.labels.get(key) != value}
+    if not lacking:
+        return ""
+    asked = ", ".join(f"{key}={value}" for key, value in sorted(lacking.items()))
+    own = ", ".join(f"{key}={agent.labels[key]}" for key in sorted(lacking) if key in agent.labels)
+    return f"lacks the label {asked}{f' (it has {own})' if own else ''}"
+
+
+def _missing_sandbox(requirements: Requirements, agent: AgentRecord) -> str:
+    if agent.sandbox_level >= requirements.sandbox_level:
+        return ""
+    wanted, given = SandboxLevel(requirements.sandbox_level).name, SandboxLevel(agent.sandbox_level).name
+    return f"its sandbox is {given}, and {wanted} is asked for"
+
+
+def _missing_plugin(requirements: Requirements, agent: AgentRecord) -> str:
+    if not agent.plugins or requirements.plugin in agent.plugins:
+        return ""
+    wanted = requirements.plugin or "what a step from before plugins were asked for calls"
+    return f"runs only {', '.join(sorted(agent.plugins))}, not {wanted}"
+
+
+_MISSING: Mapping[Rule, Callable[[Requirements, AgentRecord], str]] = {
+    Rule.LABEL: _missing_labels,
+    Rule.SANDBOX: _missing_sandbox,
+    Rule.PLUGIN: _missing_plugin,
+}

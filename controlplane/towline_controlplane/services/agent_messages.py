@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
 
-from towline.v1 import agent_pb2, agent_service_pb2, run_pb2, workflow_pb2
+from towline.v1 import agent_pb2, agent_service_pb2, run_pb2, sandbox_pb2, workflow_pb2
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.engine.limits import MAX_BACKOFF_MS
 from towline_controlplane.errors import InvalidArgument, Violation
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.json_values import MAX_OUTPUT_DEPTH, parse
 from towline_controlplane.model import AgentRecord, Failure, FailureClass, Lease, Usage
+from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
@@ -25,6 +26,7 @@ SERVER_VERSION = importlib.metadata.version("towline")
 MAX_CHUNK_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_WANT = 1_000
+MAX_PLUGINS = 256
 _MAX_TEXT = 8_192
 _SESSION_ID = re.compile(r"[0-9a-fA-F-]{8,64}")
 
@@ -40,6 +42,12 @@ _VERDICT_CODES: Mapping[Verdict, agent_service_pb2.Verdict.Code] = {
     Verdict.ACCEPTED: agent_service_pb2.Verdict.ACCEPTED,
     Verdict.LEASE_LOST: agent_service_pb2.Verdict.LEASE_LOST,
     Verdict.ALREADY_REPORTED: agent_service_pb2.Verdict.ALREADY_REPORTED,
+}
+
+
+# A level that this control plane does not know is not believed.
+_SANDBOX_LEVELS: Mapping[int, SandboxLevel] = {
+    sandbox_pb2.Sandbox.Level.Value(level.name): level for level in SandboxLevel
 }
 
 
@@ -83,12 +91,16 @@ def session_info(info: agent_pb2.AgentInfo) -> SessionInfo:
         raise InvalidArgument.of("info.slots", f"must be 1 to {_MAX_WANT}")
     if len(info.labels) > 64 or any(len(k) > 128 or len(v) > 256 for k, v in info.labels.items()):
         raise InvalidArgument.of("info.labels", "at most 64, keys of 128 and values of 256 characters")
+    if len(info.plugins) > MAX_PLUGINS or any(not 0 < len(name) <= 128 for name in info.plugins):
+        raise InvalidArgument.of("info.plugins", f"at most {MAX_PLUGINS}, names of 1 to 128 characters")
     return SessionInfo(
         slots=info.slots,
         labels=dict(info.labels),
         version=info.version[:64],
         hostname=info.hostname[:255],
         platform=info.platform[:64],
+        sandbox_level=_SANDBOX_LEVELS.get(info.sandbox.level, SandboxLevel.L0),
+        plugins=sorted(set(info.plugins)),
     )
 
 

@@ -14,7 +14,7 @@ import grpc
 from towline.v1 import agent_service_pb2 as pb
 from towline.v1.agent_service_pb2_grpc import AgentServiceServicer
 from towline_controlplane.blobs import Blobs
-from towline_controlplane.bus import MATCHING_TOPIC, STOPPING_TOPIC, Bell, Doorbell, queue_topic
+from towline_controlplane.bus import MATCHING_TOPIC, STOPPING_TOPIC, Doorbell, agent_topic, queue_topic
 from towline_controlplane.enrollment import enroll
 from towline_controlplane.errors import InvalidArgument, NotFound, SessionReplaced, SessionUnknown, TowlineError
 from towline_controlplane.handouts import Claim, StepOffer
@@ -47,7 +47,7 @@ class _UnderWay:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    offers: list[StepOffer]
+    offers: Sequence[StepOffer]
     asked_at: float
     """When the store was asked: not later than the offers were made."""
 
@@ -91,14 +91,14 @@ class AgentProtocol(AgentServiceServicer):
         """Records results and offers next steps in the same answer."""
         agent = _in_session(request.session_id)
         reports = [messages.report(result, agent) for result in request.results]
-        verdicts, offers = await self.orchestrator.exchange(
+        verdicts, served = await self.orchestrator.exchange(
             messages.leases(request.started, agent),
             await self.outputs.keep_large([each for each in reports if isinstance(each, Report)]),
             await self._claim(agent, request.want),
         )
         return pb.ReportResponse(
             verdicts=messages.verdicts(reports, verdicts),
-            offers=await self.offers.write(offers),
+            offers=await self.offers.write(served.offers),
         )
 
     async def Sync(self, request: pb.SyncRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.SyncResponse:
@@ -167,39 +167,32 @@ class AgentProtocol(AgentServiceServicer):
             await under_way.put(None)
 
     async def _pull(self, agent: AgentRecord, started: Sequence[Lease], want: int, wait: float) -> _Found:
-        deadline = asyncio.get_running_loop().time() + wait
+        """Returns what can be had until the deadline. Only who has room stands in line: turns are for those."""
+        clock = asyncio.get_running_loop().time
+        deadline, in_line = clock() + wait, True
         while True:
             claim = await self._claim(agent, want)
-            in_turn = map(queue_topic, sorted(claim.queue_ids))
-            async with self.doorbell.listen([STOPPING_TOPIC, MATCHING_TOPIC], in_turn) as bell:
-                found = await self._wait_in_line(bell, agent, claim, started, deadline)
-            if found is not None:
-                return found
-            started = ()
-
-    async def _wait_in_line(
-        self, bell: Bell, agent: AgentRecord, claim: Claim, started: Sequence[Lease], deadline: float
-    ) -> _Found | None:
-        """Returns what could be had until the deadline; None if the agent may stand in line for other queues now."""
-        while True:
-            asked_at = asyncio.get_running_loop().time()
-            _, offers = await self.orchestrator.exchange(started, (), claim)
-            if len(offers) < claim.want:
-                bell.end_turn()
-            remaining = deadline - asyncio.get_running_loop().time()
-            if offers or remaining <= 0 or claim.want == 0 or self.stopping.is_set():
-                return _Found(offers, asked_at)
-            started = ()
-            await bell.wait(min(remaining, _POLL_SECONDS))
-            if await self.queues.matching(agent.labels) != claim.queue_ids:
-                return None
+            in_turn = map(queue_topic, sorted(claim.queue_ids)) if in_line else ()
+            async with self.doorbell.listen([STOPPING_TOPIC, MATCHING_TOPIC, agent_topic(agent.id)], in_turn) as bell:
+                while await self.queues.matching(agent) == claim.queue_ids:
+                    asked_at = clock()
+                    _, served = await self.orchestrator.exchange(started, (), claim)
+                    started, remaining = (), deadline - clock()
+                    if len(served.offers) < served.room:
+                        bell.end_turn()
+                    if served.offers or remaining <= 0 or want == 0 or self.stopping.is_set():
+                        return _Found(served.offers, asked_at)
+                    if in_line != (served.room > 0):
+                        in_line = not in_line
+                        break
+                    await bell.wait(min(remaining, _POLL_SECONDS))
 
     async def _claim(self, agent: AgentRecord, want: int) -> Claim:
         return Claim(
             agent_id=agent.id,
             session_id=agent.session_id or "",
-            queue_ids=await self.queues.matching(agent.labels),
-            want=min(messages.want(want), agent.slots),
+            queue_ids=await self.queues.matching(agent),
+            want=messages.want(want),
             offer_seconds=self.offers.limits.offer_seconds,
         )
 

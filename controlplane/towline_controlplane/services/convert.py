@@ -9,9 +9,10 @@ from typing import Final
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from towline.v1 import agent_pb2, plugin_pb2, run_pb2, user_pb2, workflow_pb2
+from towline.v1 import agent_pb2, plugin_pb2, run_pb2, sandbox_pb2, user_pb2, workflow_pb2
 from towline_controlplane import model
 from towline_controlplane.json_values import object_of
+from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.services.dag_documents import dag_message
 from towline_controlplane.services.log_records import LogRecord
 from towline_controlplane.services.struct_values import wire_object, wire_text, wire_texts
@@ -179,7 +180,13 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
     """Returns the agent without its credential."""
     row = listed.agent
     info = agent_pb2.AgentInfo(
-        slots=row.slots, labels=row.labels, version=row.version, hostname=row.hostname, platform=row.platform
+        slots=row.slots,
+        labels=row.labels,
+        version=row.version,
+        hostname=row.hostname,
+        platform=row.platform,
+        sandbox=sandbox_pb2.Sandbox(level=SandboxLevel(row.sandbox_level).name),
+        plugins=row.plugins,
     )
     return agent_pb2.Agent(
         id=row.id,
@@ -189,6 +196,7 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
         running=listed.running,
         create_time=timestamp(row.create_time),
         last_seen_time=timestamp(row.last_seen_time),
+        drained=row.drained,
     )
 
 

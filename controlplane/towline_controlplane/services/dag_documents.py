@@ -12,6 +12,7 @@ from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
+from towline.v1.sandbox_pb2 import Sandbox
 from towline.v1.workflow_pb2 import Condition, Dag, Edge, Node, RetryConfig
 from towline_controlplane.engine.limits import MAX_EDGES, MAX_NODES
 from towline_controlplane.errors import InvalidDag
@@ -82,6 +83,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         labels=document.get("labels"),
         display_name=document.get("displayName"),
         queue_timeout_ms=document.get("queueTimeoutMs"),
+        min_sandbox=document.get("minSandbox", Sandbox.LEVEL_UNSPECIFIED),
     )
 
 

@@ -5,13 +5,12 @@ its config fits. What runs later is exactly that (I21).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
 from towline.v1 import workflow_service_pb2 as pb
 from towline_controlplane.engine.graph import compile_dag
-from towline_controlplane.engine.placement import queue_id
 from towline_controlplane.errors import InvalidArgument, InvalidDag
 from towline_controlplane.ids import new_id
 from towline_controlplane.json_values import to_text
@@ -22,7 +21,7 @@ from towline_controlplane.services.checks import found, refuse, wrong_text
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.plugin_choice import choose_plugins
 from towline_controlplane.services.version_documents import Policied, asks_for_version, version_document
-from towline_controlplane.store import queues, workflows
+from towline_controlplane.store import workflows
 from towline_controlplane.store.database import Database, Transaction
 
 MAX_NAME_LENGTH: Final = 200
@@ -34,11 +33,10 @@ _QUERY: Final = "ListWorkflows"
 
 @dataclass(frozen=True, slots=True)
 class CheckedDag:
-    """A DAG that can run: its text, the plugin of each node, and the queues that its steps wait in."""
+    """A DAG that can run: its text and the plugin of each node."""
 
     text: str
     plugins: Mapping[str, PluginRef]
-    queues: Mapping[str, Mapping[str, str]]
 
     def version(self, workflow_id: str, now: int) -> WorkflowVersion:
         """Returns a first version with this DAG; the store numbers later ones."""
@@ -47,10 +45,9 @@ class CheckedDag:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowService:
-    """Implements `towline.v1.WorkflowService`; `on_queues_changed` is told after a DAG was stored."""
+    """Implements `towline.v1.WorkflowService`."""
 
     database: Database
-    on_queues_changed: Callable[[], Awaitable[None]]
 
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, _context: Context) -> pb.CreateWorkflowResponse:
         """Creates a workflow with its first version."""
@@ -72,11 +69,9 @@ class WorkflowService:
                 update_time=tx.now,
             )
             workflows.insert_workflow(tx, row, version)
-            queues.ensure_queues(tx, dag.queues)
             return row
 
         row = await self.database.write(insert)
-        await self.on_queues_changed()
         return pb.CreateWorkflowResponse(workflow=await asyncio.to_thread(convert.workflow, row, dag.text))
 
     async def ListWorkflows(self, request: pb.ListWorkflowsRequest, _context: Context) -> pb.ListWorkflowsResponse:
@@ -127,8 +122,6 @@ class WorkflowService:
             return row, _dag_to_run(tx, row)
 
         row, text = await self.database.write(update)
-        if dag is not None:
-            await self.on_queues_changed()
         return pb.UpdateWorkflowResponse(workflow=await asyncio.to_thread(convert.workflow, row, text))
 
     async def DeleteWorkflow(self, request: pb.DeleteWorkflowRequest, _context: Context) -> pb.DeleteWorkflowResponse:
@@ -153,7 +146,6 @@ class WorkflowService:
             return _insert_version(tx, dag, _visible(tx, request.workflow_id, owner_id).id)
 
         version = await self.database.write(insert)
-        await self.on_queues_changed()
         return pb.CreateWorkflowVersionResponse(version=await asyncio.to_thread(convert.workflow_version, version))
 
     async def ListWorkflowVersions(
@@ -229,8 +221,7 @@ def _check_document(tx: Transaction, document: dict[str, Any]) -> CheckedDag:
         raise InvalidDag([*refusal.violations, *wrong]) from None
     if wrong:
         raise InvalidDag(wrong)
-    labels = [node.get("labels", {}) for node in document["nodes"]]
-    return CheckedDag(text, plugins, {queue_id(each): each for each in labels})
+    return CheckedDag(text, plugins)
 
 
 def _visible(tx: Transaction, workflow_id: str, owner_id: str | None) -> Workflow:
@@ -240,7 +231,6 @@ def _visible(tx: Transaction, workflow_id: str, owner_id: str | None) -> Workflo
 def _insert_version(tx: Transaction, dag: CheckedDag, workflow_id: str) -> WorkflowVersion:
     version = dag.version(workflow_id, tx.now)
     number = workflows.insert_version(tx, version)
-    queues.ensure_queues(tx, dag.queues)
     return replace(version, number=number)
 
 

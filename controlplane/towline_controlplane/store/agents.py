@@ -1,23 +1,34 @@
 """Agents, their sessions, and the tokens they enroll with."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, or_, select, update
 
 from towline_controlplane.errors import AlreadyExists
 from towline_controlplane.model import AgentRecord
+from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.leases import held_attempts
 from towline_controlplane.store.rows import AGENT, insert_if_absent, to_json
-from towline_controlplane.store.statements import Statement, listed
+from towline_controlplane.store.statements import Statement, as_json, listed
 
 _COLUMNS = AGENT.columns(tables.agents)
+_HELD_OPEN = (tables.attempts.c.end_time.is_(None)) & (tables.attempts.c.agent_id == tables.agents.c.id)
+_WITH_RUNNING = select(*_COLUMNS, select(func.count()).select_from(held_attempts()).where(_HELD_OPEN).scalar_subquery())
 _BY_CREDENTIAL = Statement(
     f"SELECT {listed(AGENT.names, 'agents')} FROM agents WHERE agents.credential_hash = ?"  # noqa: S608 - our own names
 )
-_HOLDS_LEASE = Statement("SELECT 1 FROM agents WHERE id = ? AND session_id = ? AND lease_expire_time > ?")
+_LOCK = Statement(
+    f"SELECT {listed(AGENT.names, 'r')} FROM agents r WHERE r.id IN {{ids}} ORDER BY r.id {{lock}}"  # noqa: S608
+)
+_COUNT_HELD = Statement(
+    "SELECT a.agent_id, count(*) FROM attempts a JOIN steps s ON s.run_id = a.run_id AND s.node_id = a.node_id"
+    " AND s.attempt = a.number AND s.epoch = a.epoch AND s.state = 'LEASED'"
+    " WHERE a.agent_id IN {ids} AND a.end_time IS NULL GROUP BY a.agent_id"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,8 @@ class SessionInfo:
     version: str = ""
     hostname: str = ""
     platform: str = ""
+    sandbox_level: int = SandboxLevel.L0
+    plugins: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +81,12 @@ def find_by_credential(tx: Transaction, credential_hash: str) -> AgentRecord | N
 
 def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionInfo, lease_expire_time: int) -> bool:
     """Makes a session the agent's only one, or renews it with new info; False if there is no such agent."""
-    values = asdict(info) | {"labels": to_json(dict(info.labels)), "session_id": session_id}
+    values = asdict(info) | {
+        "labels": to_json(dict(info.labels)),
+        "sandbox_level": int(info.sandbox_level),
+        "plugins": to_json(list(info.plugins)),
+        "session_id": session_id,
+    }
     return _renew(tx, lease_expire_time, {"id": agent_id}, values)
 
 
@@ -77,17 +95,32 @@ def renew_if_session(tx: Transaction, agent_id: str, session_id: str, lease_expi
     return _renew(tx, lease_expire_time, {"id": agent_id, "session_id": session_id}, {})
 
 
-def holds_lease(tx: Transaction, agent_id: str, session_id: str) -> bool:
-    """Tells whether `session_id` is the agent's session and its lease is not over."""
-    return bool(tx.fetch(_HOLDS_LEASE, agent_id, session_id, tx.now))
-
-
 def list_agents(tx: Transaction, after_name: str, limit: int) -> list[ListedAgent]:
     """Returns agents by name, from behind `after_name`."""
+    name = tables.agents.c.name
+    return _listed(tx, _WITH_RUNNING.where(name > after_name).order_by(name).limit(limit))
+
+
+def find_agent(tx: Transaction, id_or_name: str) -> ListedAgent | None:
+    """Returns the agent with this id, else the one with this name."""
     agents = tables.agents.c
-    running = select(func.count()).select_from(held_attempts()).where(_HELD_OPEN).scalar_subquery()
-    query = select(*_COLUMNS, running).where(agents.name > after_name).order_by(agents.name).limit(limit)
-    return [ListedAgent(AGENT.load(row[:-1]), row[-1]) for row in tx.connection.execute(query)]
+    found = _listed(tx, _WITH_RUNNING.where(or_(agents.id == id_or_name, agents.name == id_or_name)))
+    return min(found, key=lambda listed: listed.agent.id != id_or_name, default=None)
+
+
+def lock_agents(tx: Transaction, agent_ids: Collection[str]) -> dict[str, ListedAgent]:
+    """Returns those of the agents that exist by id, locked in the order of their ids until the transaction ends."""
+    ids = as_json(agent_ids)
+    locked = [AGENT.load(row) for row in tx.fetch(_LOCK, ids)]
+    # In a statement of its own: one sees what was committed before it began, and the lock may have been waited for.
+    held: dict[str, int] = dict(tx.fetch(_COUNT_HELD, ids))
+    return {agent.id: ListedAgent(agent, held.get(agent.id, 0)) for agent in locked}
+
+
+def set_drained(tx: Transaction, agent_id: str, *, drained: bool) -> None:
+    """Drains an agent or takes that back; claims under way for it are over before."""
+    agents = tables.agents
+    tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(drained=drained))
 
 
 def lease_clocks(tx: Transaction) -> list[LeaseClock]:
@@ -115,7 +148,8 @@ def use_enrollment_token(tx: Transaction, token_hash: str) -> bool:
     return tx.connection.execute(statement).rowcount == 1
 
 
-_HELD_OPEN = (tables.attempts.c.end_time.is_(None)) & (tables.attempts.c.agent_id == tables.agents.c.id)
+def _listed(tx: Transaction, query: Select[Any]) -> list[ListedAgent]:
+    return [ListedAgent(AGENT.load(row[:-1]), row[-1]) for row in tx.connection.execute(query)]
 
 
 def _renew(tx: Transaction, lease_expire_time: int, guard: Mapping[str, str], values: Mapping[str, object]) -> bool:

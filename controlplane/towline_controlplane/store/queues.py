@@ -1,25 +1,33 @@
-"""Queues: the distinct sets of labels that steps require of the agent that runs them."""
+"""Queues: the distinct sets of requirements that steps have of the agent that runs them."""
 
 import json
 from collections.abc import Mapping
 
 from sqlalchemy import select
 
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import to_json
 from towline_controlplane.store.statements import insert_if_absent
 
-_INSERT_QUEUE = insert_if_absent("queues", ("id", "labels"))
+_INSERT_QUEUE = insert_if_absent("queues", ("id", "labels", "sandbox_level", "plugin"))
 
 
-def ensure_queues(tx: Transaction, labels_by_id: Mapping[str, Mapping[str, str]]) -> None:
+def ensure_queues(tx: Transaction, by_id: Mapping[str, Requirements]) -> None:
     """Makes sure that the queues exist; those that do stay as they are."""
-    rows = [(queue_id, to_json(dict(labels))) for queue_id, labels in sorted(labels_by_id.items())]
+    rows = [
+        (queue_id, to_json(dict(asked.labels)), int(asked.sandbox_level), asked.plugin)
+        for queue_id, asked in sorted(by_id.items())
+    ]
     tx.execute_many((_INSERT_QUEUE, rows))
 
 
-def all_queues(tx: Transaction) -> dict[str, dict[str, str]]:
-    """Returns the labels of every queue by its id."""
-    query = select(tables.queues.c.id, tables.queues.c.labels)
-    return {queue_id: json.loads(labels) for queue_id, labels in tx.connection.execute(query)}
+def all_queues(tx: Transaction) -> dict[str, Requirements]:
+    """Returns the requirements of every queue by its id."""
+    queues = tables.queues.c
+    query = select(queues.id, queues.labels, queues.sandbox_level, queues.plugin)
+    return {
+        queue_id: Requirements(json.loads(labels), sandbox_level, plugin)
+        for queue_id, labels, sandbox_level, plugin in tx.connection.execute(query)
+    }

@@ -1,0 +1,95 @@
+"""The queue of a step is there before the step, whenever its version was stored, and no start writes it again."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+
+from rig import Rig, Scenario
+from sqlalchemy import delete
+
+from towline_controlplane.matching import QueueIndex
+from towline_controlplane.model import AgentRecord
+from towline_controlplane.requirements import Requirements
+from towline_controlplane.store import agents, queues, runs, tables
+from towline_controlplane.store.agents import SessionInfo
+from towline_controlplane.store.database import Transaction
+
+Play = Callable[[Scenario], None]
+GPU = {"id": "a", "type": "NOOP", "labels": {"gpu": "yes"}, "minSandbox": "L2"}
+OLD_QUEUE = "3ae3127050ce968c"
+"""What labels alone, gpu=yes and zone=eu, were before plugins and sandboxes could be asked for."""
+
+
+async def stored(rig: Rig) -> dict[str, Requirements]:
+    return await rig.database.read(queues.all_queues)
+
+
+async def record(rig: Rig, **info: object) -> AgentRecord:
+    agent = await rig.agent()
+    said = replace(SessionInfo(4, {}), **info)
+    await rig.database.write(lambda tx: agents.open_session(tx, agent.id, agent.session_id, said, rig.clock() + 1))
+    found = await rig.database.read(lambda tx: agents.get_agent(tx, agent.id))
+    assert found is not None
+    return found
+
+
+def test_a_version_stored_long_ago_gets_its_queues_at_its_next_start(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        version = await rig.workflow([GPU, "b"])
+        assert await stored(rig) == {}
+        run = await rig.start_version(version)
+        expected = [Requirements({"gpu": "yes"}, 2, "NOOP"), Requirements(plugin="NOOP")]
+        steps = await rig.steps(run.id)
+        assert await stored(rig) == dict(zip((steps[node_id].queue_id for node_id in "ab"), expected, strict=True))
+
+    play(scenario)
+
+
+def test_a_second_start_writes_no_queue(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        version = await rig.workflow([GPU])
+        await rig.start_version(version)
+        made = await stored(rig)
+        await rig.database.write(lambda tx: tx.connection.execute(delete(tables.queues)))
+        await rig.start_version(version)
+        assert await stored(rig) == {}
+        await rig.database.write(lambda tx: queues.ensure_queues(tx, made))
+
+    play(scenario)
+
+
+def test_a_step_goes_only_to_agents_that_meet_its_requirements(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start([GPU])
+        index = QueueIndex(rig.database, rig.doorbell)
+        able = await record(rig, labels={"gpu": "yes"}, sandbox_level=3, plugins=("NOOP",))
+        assert await index.matching(able) == (await stored(rig)).keys()
+        for unable in (
+            replace(able, labels={"gpu": "no"}),
+            replace(able, sandbox_level=1),
+            replace(able, plugins=("SHELL",)),
+        ):
+            assert await index.matching(unable) == frozenset()
+
+    play(scenario)
+
+
+def test_steps_under_an_id_of_labels_alone_stay_claimable(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start([{"id": "a", "labels": {"gpu": "yes", "zone": "eu"}}])
+
+        def age(tx: Transaction) -> None:
+            row = {"id": OLD_QUEUE, "labels": json.dumps({"gpu": "yes", "zone": "eu"})}
+            tx.connection.execute(tables.queues.insert().values(row))
+            steps = runs.list_steps(tx, run.id, -1, 9)
+            runs.save_changes(tx, steps=[replace(step, queue_id=OLD_QUEUE) for step in steps])
+
+        await rig.database.write(age)
+        index = QueueIndex(rig.database, rig.doorbell)
+        able = await record(rig, labels={"gpu": "yes", "zone": "eu"})
+        assert OLD_QUEUE in await index.matching(able)
+        assert OLD_QUEUE not in await index.matching(replace(able, labels={}))
+        assert OLD_QUEUE not in await index.matching(replace(able, plugins=("NOOP",)))
+        assert [offer.step.node_id for offer in await (await rig.agent("other")).pull()] == ["a"]
+
+    play(scenario)
