@@ -7,6 +7,7 @@ from typing import Annotated, cast
 import typer
 
 from towline.v1.run_pb2 import Run
+from towline.v1.run_service_pb2 import DeleteRunResponse
 from towline_cli import columns
 from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
@@ -128,6 +129,13 @@ def cancel(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
 def retry(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Start a run that did not succeed over from its failed steps."""
     show(converse(lambda client: client.runs.retry(run_id)), output)
+
+
+@app.command()
+def delete(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
+    """Delete a run that has ended, with its history, logs and outputs."""
+    converse(lambda client: client.runs.delete(run_id))
+    show(DeleteRunResponse(), output)
 
 
 def _exit_with_outcome(run: Run) -> None:

@@ -28,6 +28,7 @@ from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.periodic import periodically
+from towline_controlplane.loops.retention import Retention
 from towline_controlplane.loops.retry_timer import RetryTimer
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
@@ -57,6 +58,7 @@ DOORBELL_HEALTH = "towline.doorbell"
 """Asked for by this name, the health service tells whether rings of other replicas come in."""
 
 _TICK_SECONDS = 1.0
+_RETENTION_SECONDS = 600.0
 _PUSHES_PER_USER = 4
 _PATIENCE_OFFERS = 2
 """So long after a start, in lifetimes of an offer: agents look for a lost control plane every 5 s at least."""
@@ -122,6 +124,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens)
     blobs = FolderBlobs(settings.data_dir / "blobs")
     outputs = Outputs(database, blobs)
+    retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
     limits = AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb)
     agents = AgentProtocol(
         database=database,
@@ -169,6 +172,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             lambda: periodically(deadlines.tick, _TICK_SECONDS),
             lambda: periodically(lease_expiry.tick, _TICK_SECONDS),
             lambda: periodically(offer_expiry.tick, _TICK_SECONDS),
+            lambda: periodically(retention.tick, _RETENTION_SECONDS),
         ),
     )
 

@@ -7,6 +7,7 @@ TowlineError
 │   └── BadCredentials   email and password do not belong together
 ├── PermissionDenied     known, but not allowed
 ├── NotFound             no such object, or none the caller may see
+│   └── RunDeleted       the run of an idempotency key is gone
 ├── AlreadyExists        name, email or version taken
 │   ├── IdempotencyKeyReused
 │   └── PluginVersionExists
@@ -91,6 +92,12 @@ class NotFound(TowlineError):
 
     status = "NOT_FOUND"
     reason = "NOT_FOUND"
+
+
+class RunDeleted(NotFound):
+    """The run that an idempotency key started has been deleted; the key starts no other."""
+
+    reason = "RUN_DELETED"
 
 
 class AlreadyExists(TowlineError):

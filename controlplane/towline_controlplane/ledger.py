@@ -17,7 +17,7 @@ from towline_controlplane.engine.transitions import RUN_TERMINAL
 from towline_controlplane.engine.view import Decision, View, references, successors
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.model import Attempt, Event, Run, Step, StepState
-from towline_controlplane.store import concurrency, leases, released_blobs, runs
+from towline_controlplane.store import concurrency, leases, released_blobs, retention, runs
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.runs import Request, RequestKey
 
@@ -66,6 +66,7 @@ class Ledger:
         self._views: dict[str, View] = {}
         self._requests: dict[RequestKey, Request] = {}
         self._created: set[str] = set()
+        self._deleted: set[str] = set()
         self._ended: defaultdict[str, list[str]] = defaultdict(list)
 
     def load(self, needs: Iterable[Needs]) -> None:
@@ -115,6 +116,12 @@ class Ledger:
         self._created.add(request.run_id)
         self._note(view, decision)
         return view.run
+
+    def delete(self, run_id: str) -> None:
+        """Hides a loaded run that has ended, from the rest of the batch too."""
+        del self._views[run_id]
+        self._ended.pop(run_id, None)
+        self._deleted.add(run_id)
 
     def decide(self, run_id: str, command: Command) -> Run:
         """Applies a command to a loaded run that has not ended."""
@@ -178,6 +185,8 @@ class Ledger:
         ended = [r.id for r in self.changes.runs.values() if r.concurrency_group and r.state in RUN_TERMINAL]
         if ended:
             concurrency.release_slots(self.tx, ended)
+        if self._deleted:
+            retention.hide_runs(self.tx, self._deleted)
         return self.changes
 
     def _enqueue(self) -> None:

@@ -30,6 +30,7 @@ from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.submissions import (
     AdmitRun,
     Confirm,
+    DeleteRun,
     ExpireOffer,
     ExpireQueueWait,
     Report,
@@ -122,6 +123,10 @@ class Orchestrator:
     async def retry(self, run_id: str, owner_id: str | None) -> Run:
         """Starts a run that did not succeed over from its failed steps; raises NotFound or InvalidState."""
         return await self._submissions.add(RetryRun(run_id, owner_id))
+
+    async def delete(self, run_id: str, owner_id: str | None) -> None:
+        """Makes a run that has ended invisible; raises NotFound or InvalidState."""
+        await self._submissions.add(DeleteRun(run_id, owner_id))
 
     async def settle(self, findings: Iterable[Finding]) -> int:
         """Acts on what a duty has found, as far as it still holds; returns of how many it did."""

@@ -51,6 +51,10 @@ class Settings(DatabaseSettings):
     """Wall time of an attempt whose node and plugin name none."""
     plugin_memory_limit_mb: int = Field(512, alias="PLUGIN_MEMORY_LIMIT_MB", ge=1)
     """Resident memory of an attempt's process tree whose node and plugin name none."""
+    retention_days: float = Field(30, alias="TOWLINE_RETENTION_DAYS", ge=0, le=36_500)
+    """How long a run is kept after its end, with its logs and outputs; 0 keeps it for ever."""
+    idempotency_hours: float = Field(24, alias="TOWLINE_IDEMPOTENCY_HOURS", ge=1, le=87_600)
+    """How long an idempotency key is remembered at least; it is as long as its run is there."""
     log_level: str = Field("INFO", alias="LOG_LEVEL")
     """DEBUG, INFO, WARNING or ERROR."""
     ready_file: Path | None = Field(None, alias="TOWLINE_READY_FILE")

@@ -15,7 +15,7 @@ from towline_controlplane.engine.creation import RunRequest
 from towline_controlplane.engine.lease import Standing, standing
 from towline_controlplane.engine.rerun import failed_nodes
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL, RUN_RETRY, RUN_TERMINAL
-from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
+from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound, RunDeleted
 from towline_controlplane.ledger import Ledger, Needs
 from towline_controlplane.model import Attempt, AttemptState, Failure, Lease, Run, RunState, StepState
 from towline_controlplane.store import concurrency, runs
@@ -60,7 +60,10 @@ class StartRun:
             return None
         if first.digest != self.request_digest:
             raise IdempotencyKeyReused("the idempotency key was used with another request")
-        return ledger.run(first.run_id) or runs.get_run(ledger.tx, first.run_id, self.request.owner_id)
+        run = ledger.run(first.run_id) or runs.get_run(ledger.tx, first.run_id, self.request.owner_id)
+        if run is None:
+            raise RunDeleted(f"the run that this idempotency key started, {first.run_id}, has been deleted")
+        return run
 
     @property
     def _key(self) -> Request | None:
@@ -114,6 +117,26 @@ class RetryRun:
         if not failed_nodes(ledger.dag(run.id), ledger.steps(run.id)):
             raise InvalidState("no step of the run failed: there is nothing to run again")
         return ledger.retry(run.id)
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRun:
+    """Deletes a run of `owner_id` (None: of anybody) that has ended."""
+
+    run_id: str
+    owner_id: str | None
+
+    @property
+    def needs(self) -> Needs:
+        """The run alone."""
+        return Needs(open_runs=(self.run_id,))
+
+    def decide(self, ledger: Ledger) -> None:
+        """Makes the run invisible; its rows go later."""
+        run = _run_of(ledger, self.run_id, self.owner_id)
+        if run.state not in RUN_TERMINAL:
+            raise InvalidState(f"only a run that has ended can be deleted; this one is {run.state}: cancel it first")
+        ledger.delete(run.id)
 
 
 @dataclass(frozen=True, slots=True)

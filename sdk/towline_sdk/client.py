@@ -215,6 +215,10 @@ class RunCalls:
         request = run_service_pb2.RetryRunRequest(run_id=run_id)
         return (await self._transport.call(request, run_service_pb2.RetryRunResponse)).run
 
+    async def delete(self, run_id: str) -> None:
+        """Deletes a run that has ended, for good."""
+        await self._transport.call(run_service_pb2.DeleteRunRequest(run_id=run_id), run_service_pb2.DeleteRunResponse)
+
     async def steps(self, run_id: str) -> run_service_pb2.ListStepsResponse:
         """Returns all steps of a run in the order of the DAG's nodes."""
         whole = run_service_pb2.ListStepsResponse()

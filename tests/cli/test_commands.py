@@ -50,6 +50,7 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
     ("run pause r1", "PauseRun", {"runId": "r1"}),
     ("run resume r1", "ResumeRun", {"runId": "r1"}),
     ("run cancel r1", "CancelRun", {"runId": "r1"}),
+    ("run delete r1", "DeleteRun", {"runId": "r1"}),
     ("plugin list", "ListPlugins", {}),
     ("plugin get p", "GetPlugin", {"pluginId": "p"}),
     ("agent list", "ListAgents", {}),

@@ -91,6 +91,32 @@ def test_an_output_that_is_gone_hides_neither_its_run_nor_the_fact(tmp_path: Pat
     serve(tmp_path, scenario)
 
 
+def test_a_deleted_run_is_gone_for_its_readers_too(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user, stranger, agent = await rig.user("ada"), await rig.user("bob"), await rig.agent()
+        started = {"workflowId": await _workflow(user, FAN), "requestId": "key"}
+        run_id = (await user.call("RunService/StartRun", **started)).run.id
+        refused = await refusal(user.call("RunService/DeleteRun", runId=run_id))
+        assert (refused.code, refused.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "INVALID_STATE")
+        await agent.succeed_all()
+        cursor = (await user.call("RunService/WatchRun", runId=run_id))[0].cursor
+        assert (await refusal(stranger.call("RunService/DeleteRun", runId=run_id))).code == NOT_FOUND
+        await user.call("RunService/DeleteRun", runId=run_id)
+        for method, fields in (
+            ("GetRun", {}),
+            ("ListSteps", {}),
+            ("GetStep", {"nodeId": "a"}),
+            ("WatchRun", {"cursor": cursor}),
+            ("TailLogs", {"follow": True}),
+            ("DeleteRun", {}),
+        ):
+            assert (await refusal(user.call(f"RunService/{method}", runId=run_id, **fields))).code == NOT_FOUND
+        assert not (await user.call("RunService/ListRuns")).runs
+        assert (await refusal(user.call("RunService/StartRun", **started))).reason == "RUN_DELETED"
+
+    serve(tmp_path, scenario)
+
+
 def test_steps_name_their_attempts(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         user, agent = await rig.user("ada"), await rig.agent()

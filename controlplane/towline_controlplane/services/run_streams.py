@@ -107,12 +107,11 @@ class RunStreams:
 
     async def _read_logs(self, run_id: str, node_id: str | None, position: LogPosition | None) -> LogRead:
         def read(tx: Transaction) -> LogRead:
+            # First: of a run that is being deleted some chunks may be there, and others not.
+            run = found(runs.get_run(tx, run_id, None), "run", run_id)
             chunks = logs.read_chunks(tx, run_id, node_id, position, _LOG_BYTES)
-            if chunks:
+            if chunks or run.end_time is None:
                 return LogRead(chunks)
-            run = runs.get_run(tx, run_id, None)
-            if run is None or run.end_time is None:
-                return LogRead([], ended=run is None, complete=run is None)
             return LogRead([], ended=True, complete=self._logs_complete(tx, run_id, run.end_time))
 
         return await self.database.read(read)

@@ -58,6 +58,10 @@ class RunCommands(Protocol):
         """Ends a run; raises NotFound or InvalidState."""
         ...
 
+    async def delete(self, run_id: str, owner_id: str | None) -> None:
+        """Deletes a run that has ended; raises NotFound or InvalidState."""
+        ...
+
     async def retry(self, run_id: str, owner_id: str | None) -> Run:
         """Runs what failed again; raises NotFound or InvalidState."""
         ...
@@ -142,6 +146,11 @@ class RunService:
     async def RetryRun(self, request: pb.RetryRunRequest, _context: Context) -> pb.RetryRunResponse:
         """Starts a run that did not succeed over from its failed steps."""
         return pb.RetryRunResponse(run=convert.run(await self.commands.retry(request.run_id, visible_owner())))
+
+    async def DeleteRun(self, request: pb.DeleteRunRequest, _context: Context) -> pb.DeleteRunResponse:
+        """Deletes a run that has ended."""
+        await self.commands.delete(request.run_id, visible_owner())
+        return pb.DeleteRunResponse()
 
     async def ListSteps(self, request: pb.ListStepsRequest, _context: Context) -> pb.ListStepsResponse:
         """Lists the steps of a run in the order of the DAG's nodes."""

@@ -21,11 +21,13 @@ _STEP_LIST = ", ".join(
     f"CASE WHEN s.{name} IS NULL THEN NULL ELSE '' END" if name in _LARGE else f"s.{name}" for name in STEP.names
 )
 _RUN_LIST = ", ".join("''" if name == "input" else f"r.{name}" for name in RUN.names)
+_SEEN = "(r.end_time IS NULL OR r.end_time > 0)"
+"""Not so a run that is being deleted."""
 _RUNS_AFTER = Statement(
     "SELECT r.id, r.event_count + (SELECT count(*) FROM steps s WHERE s.run_id = r.id) FROM runs r"
-    " WHERE r.id > ? ORDER BY r.id LIMIT ?"
+    " WHERE r.id > ? AND (r.end_time IS NULL OR r.end_time > 0) ORDER BY r.id LIMIT ?"
 )
-_LOAD_RUNS = Statement(f"SELECT {_RUN_LIST} FROM runs r WHERE r.id IN {{ids}} ORDER BY r.id")  # noqa: S608
+_LOAD_RUNS = Statement(f"SELECT {_RUN_LIST} FROM runs r WHERE r.id IN {{ids}} AND {_SEEN} ORDER BY r.id")  # noqa: S608
 _LOAD_STEPS = Statement(
     f"SELECT {_STEP_LIST} FROM steps s WHERE s.run_id IN {{ids}} ORDER BY s.run_id, s.position"  # noqa: S608
 )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Select, select, text, tuple_
+from sqlalchemy import Select, or_, select, text, tuple_
 
 from towline_controlplane.model import Attempt, Event, Output, Run, RunState, Step
 from towline_controlplane.store import tables
@@ -49,7 +49,7 @@ _PUT_ATTEMPT_IF_OPEN = upsert(
 _RUN_LIST = ", ".join("i.input" if name == "input" else f"r.{name}" for name in RUN.names)
 _LOCK_RUNS = Statement(
     f"SELECT {_RUN_LIST} FROM runs r JOIN run_inputs i ON i.run_id = r.id"  # noqa: S608
-    " WHERE r.id IN {ids} ORDER BY r.id {lock}"
+    " WHERE r.id IN {ids} AND (r.end_time IS NULL OR r.end_time > 0) ORDER BY r.id {lock}"
 )
 _LOAD_STEPS = Statement(
     f"SELECT {listed(STEP.names, 's')} FROM {{keys}} CROSS JOIN steps s"  # noqa: S608
@@ -260,6 +260,8 @@ def _runs(narrow: RunFilter) -> Select[Any]:
         runs.c.state: narrow.state and narrow.state.value,
     }
     query = select(*RUN.columns(runs, inputs)).select_from(runs.join(inputs))
+    # A run that is being deleted has ended at 0.
+    query = query.where(or_(runs.c.end_time.is_(None), runs.c.end_time > 0))
     return query.where(*(column == value for column, value in wanted.items() if value is not None))
 
 

@@ -214,7 +214,7 @@ partial("runs_timed", [runs.c.deadline], RUN_TIMED)
 partial(
     "runs_unadmitted", [runs.c.concurrency_group, runs.c.priority.desc(), runs.c.create_time, runs.c.id], UNADMITTED
 )
-# delete_ended_runs
+# hide_ended_runs, delete_batch
 partial("runs_ended", [runs.c.end_time], "end_time IS NOT NULL")
 
 # A slot of a group of runs with a limit: its row belongs to the run that holds it. The key is what makes it one run's.
