@@ -117,7 +117,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     admission = Admission(database, orchestrator)
     orchestrator.on_slots_changed = admission.wake
     deadlines = Deadlines(database, orchestrator)
-    log_writer = LogWriter(database, doorbell)
+    log_writer = LogWriter(database, doorbell, orchestrator.confirm)
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
     offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))

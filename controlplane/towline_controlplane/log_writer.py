@@ -1,13 +1,14 @@
 """Appends the log bytes of attempts, by group commit: what arrives while a transaction is in flight shares the next.
 
 Bytes count only for the holder of the attempt that its lease names (I2); an attempt that was lost takes no more, one
-that ended by its own report still takes the rest of its log.
+that ended by its own report still takes the rest of its log. Bytes of an offer confirm its start first: one that goes
+back is handed out under the same number, and the log of its next holder begins anew.
 """
 
 import asyncio
-import itertools
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 
 from towline_controlplane.bus import Doorbell, logs_topic
 from towline_controlplane.group_commit import Backlog, commit_together
@@ -29,12 +30,20 @@ class LogChunk:
     final: bool
 
 
+class Refusal(Enum):
+    """Why bytes are not taken."""
+
+    STALE = "STALE"
+    UNCONFIRMED = "UNCONFIRMED"
+
+
 @dataclass(slots=True)
 class LogWriter:
-    """Takes chunks from agents; `run` commits them."""
+    """Takes chunks from agents; `run` commits them. `confirm` records the start of attempts, unless they are stale."""
 
     database: Database
     doorbell: Doorbell
+    confirm: Callable[[Iterable[Lease]], Awaitable[None]]
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _chunks: Backlog[LogChunk] = field(init=False)
 
@@ -43,7 +52,11 @@ class LogWriter:
 
     async def append(self, chunk: LogChunk) -> int | None:
         """Returns the next wanted offset once the bytes are durable, None if the lease is stale."""
-        return await self._chunks.add(chunk)
+        offset: int | Refusal = await self._chunks.add(chunk)
+        if offset is Refusal.UNCONFIRMED:
+            await self.confirm([chunk.lease])
+            offset = await self._chunks.add(chunk)
+        return None if isinstance(offset, Refusal) else offset
 
     async def run(self) -> None:
         """Commits until it is cancelled."""
@@ -56,23 +69,26 @@ class LogWriter:
                 self.doorbell.ring(map(logs_topic, run_ids))
 
 
-def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> tuple[list[int | None], set[str]]:
+def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> tuple[list[int | Refusal], set[str]]:
     keys = {(chunk.lease.run_id, chunk.lease.node_id) for chunk in chunks}
     attempts = {(a.run_id, a.node_id, a.number): a for a in runs.load_all_attempts(tx, keys)}
-    allowed = [_may_append(attempts.get((c.lease.run_id, c.lease.node_id, c.lease.attempt)), c.lease) for c in chunks]
+    refusals = [_refusal(attempts.get((c.lease.run_id, c.lease.node_id, c.lease.attempt)), c.lease) for c in chunks]
     appends = [
         LogAppend(c.lease.run_id, c.lease.node_id, c.lease.attempt, c.offset, c.data, c.final)
-        for c in itertools.compress(chunks, allowed)
+        for c, refusal in zip(chunks, refusals, strict=True)
+        if refusal is None
     ]
     offsets = iter(logs.append_many(tx, appends))
-    return [next(offsets) if may else None for may in allowed], {append.run_id for append in appends}
+    return [refusal or next(offsets) for refusal in refusals], {append.run_id for append in appends}
 
 
-def _may_append(attempt: Attempt | None, lease: Lease) -> bool:
+def _refusal(attempt: Attempt | None, lease: Lease) -> Refusal | None:
     if attempt is None or _was_withdrawn(attempt):
-        return False
+        return Refusal.STALE
     held_by = (attempt.epoch, attempt.token_hash, attempt.agent_id)
-    return held_by == (lease.epoch, lease.token_hash, lease.agent_id)
+    if held_by != (lease.epoch, lease.token_hash, lease.agent_id):
+        return Refusal.STALE
+    return Refusal.UNCONFIRMED if attempt.state is AttemptState.OFFERED else None
 
 
 def _was_withdrawn(attempt: Attempt) -> bool:

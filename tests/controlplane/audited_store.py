@@ -67,7 +67,7 @@ async def a_run_of_all_edges(rig: Rig, agent: FakeAgent) -> str:
 
 
 async def write_log(rig: Rig, agent: FakeAgent, offer: StepOffer) -> None:
-    writer = LogWriter(rig.database, InProcessDoorbell())
+    writer = LogWriter(rig.database, InProcessDoorbell(), rig.orchestrator.confirm)
     writing = asyncio.create_task(writer.run())
     for offset, data in ((0, b"one\n"), (4, b"two\n")):
         await writer.append(LogChunk(agent.lease(offer), offset, data, final=offset == 4))

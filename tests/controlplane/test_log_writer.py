@@ -11,15 +11,16 @@ from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.log_writer import LogChunk, LogWriter
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
-from towline_controlplane.model import Failure, FailureClass
+from towline_controlplane.model import Failure, FailureClass, StepState
 from towline_controlplane.store import logs
+from towline_controlplane.submissions import ExpireOffer
 
 LINE = b"1 O- hello\n"
 
 
 @contextlib.asynccontextmanager
 async def writing(rig: Rig) -> AsyncGenerator[LogWriter, None]:
-    writer = LogWriter(rig.database, rig.doorbell)
+    writer = LogWriter(rig.database, rig.doorbell, rig.orchestrator.confirm)
     running = asyncio.create_task(writer.run())
     try:
         yield writer
@@ -60,6 +61,37 @@ def test_a_reported_attempt_takes_the_rest_of_its_log(play: Callable[[Scenario],
         async with writing(rig) as writer:
             assert await writer.append(chunk(agent, a)) == len(LINE)
             assert await writer.append(chunk(agent, b)) == len(LINE)
+
+    play(scenario)
+
+
+def test_the_log_of_an_offer_confirms_it(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        async with writing(rig) as writer:
+            assert await writer.append(chunk(agent, offer)) == len(LINE)
+        rig.clock.advance(60)
+        assert await rig.orchestrator.settle([ExpireOffer(run.id, "a")]) == 0
+        assert (await rig.steps(run.id))["a"].state is StepState.LEASED
+
+    play(scenario)
+
+
+def test_an_offer_that_went_back_takes_no_log(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start(["a"])
+        agent, other = await rig.agent("one"), await rig.agent("two")
+        (offer,) = await agent.pull()
+        rig.clock.advance(60)
+        assert await rig.orchestrator.settle([ExpireOffer(run.id, "a")]) == 1
+        async with writing(rig) as writer:
+            assert await writer.append(chunk(agent, offer)) is None
+            (again,) = await other.pull()
+            assert again.attempt.number == offer.attempt.number
+            assert await writer.append(chunk(other, again)) == len(LINE)
+            assert await writer.append(chunk(agent, offer)) is None
 
     play(scenario)
 
