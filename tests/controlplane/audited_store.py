@@ -43,6 +43,7 @@ async def live(rig: Rig) -> dict[str, str]:
         "overdue": await a_run_past_its_deadline(rig, agent),
         "untaken": await a_run_that_nobody_took(rig, agent),
         "lapsed": await a_run_whose_offer_lapsed(rig, agent),
+        "parked": await a_run_that_is_parked(rig, agent),
         "running": await a_run_under_way(rig, agent),
         "cancelling": await a_run_being_cancelled(rig, agent),
         "paused": await a_run_that_is_paused(rig),
@@ -144,6 +145,17 @@ async def a_run_whose_offer_lapsed(rig: Rig, agent: FakeAgent) -> str:
     rig.clock.advance(60)
     await OfferExpiry(rig.database, rig.orchestrator, 0).tick()
     await rig.orchestrator.pause(run.id, None)
+    return run.id
+
+
+async def a_run_that_is_parked(rig: Rig, agent: FakeAgent) -> str:
+    run = await rig.start([{"id": "a", "sideEffects": "UNSAFE", "retryConfig": {"maxAttempts": 3}}])
+    (offer,) = await agent.pull()
+    await agent.report(offer, failed("a"))
+    rig.clock.advance(60)
+    await agent.pull()
+    rig.clock.advance(60)
+    await OfferExpiry(rig.database, rig.orchestrator, 0).tick()
     return run.id
 
 

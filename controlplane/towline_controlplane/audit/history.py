@@ -33,6 +33,8 @@ RUN_LINES: Mapping[E, RunState | None] = {
 """Where a line leads the run; None: nowhere by itself."""
 
 _OPEN = frozenset(S) - STEP_TERMINAL
+_IN_TIME = frozenset({S.READY, S.LEASED, S.SUCCEEDED})
+"""In these the step waits for its time or has waited for it; what a loss has ended keeps the time of its last retry."""
 
 STEP_LINES: Mapping[E, tuple[frozenset[S], S]] = {
     E.STEP_READY: (frozenset({S.WAITING}), S.READY),
@@ -159,7 +161,8 @@ def _compare_step(rows: RunRows, node_id: str, known: _Step, findings: Findings)
     findings.equal("I16", "state by its history", known.state, step.state, node_id)
     findings.equal("I3", "epoch by its history", known.epoch, step.epoch, node_id)
     findings.equal("I4", "attempt_base by its history", known.attempt_base, step.attempt_base, node_id)
-    findings.equal("I13", "not_before by its history", known.not_before, step.not_before, node_id)
+    if step.state in _IN_TIME:
+        findings.equal("I13", "not_before by its history", known.not_before, step.not_before, node_id)
     own: dict[int, Attempt] = {attempt.number: attempt for attempt in rows.attempts.get(node_id, ())}
     findings.equal("I4", "attempts by its history", sorted(known.attempts), sorted(own), node_id)
     for number, may_be in known.attempts.items():
