@@ -7,7 +7,7 @@ PROTOS := $(wildcard protos/towline/v1/*.proto)
 GENERATED := protos/towline/v1/descriptors.binpb
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help demo up test check bench format docs proto lock baseline clean
+.PHONY: help demo up test simulate check bench format docs proto lock baseline clean
 
 help: ## Explain every target
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1\t\2/' | expand -t 12
@@ -20,6 +20,9 @@ up: $(VENV)/run.stamp $(GENERATED) ## Start everything and stay up; Ctrl-C stops
 
 test: $(VENV)/dev.stamp $(GENERATED) ## Run the whole test suite
 	$(BIN)/pytest -n auto --dist loadgroup $(ARGS)
+
+simulate: $(VENV)/dev.stamp $(GENERATED) ## Simulate SEEDS=n storms of faults on virtual time, or replay SEED=k
+	@PYTHONPATH=tests/simulation $(BIN)/python -m simulate $(if $(SEED),--seed $(SEED),--seeds $(or $(SEEDS),1000)) $(if $(FIRST),--first $(FIRST)) $(if $(MUTANT),--mutant $(MUTANT))
 
 check: $(VENV)/dev.stamp $(GENERATED) ## The gate: format, lint, types, import rules, contract, file sizes
 	$(BIN)/ruff format --check .

@@ -38,7 +38,7 @@ def protocol(rig: Rig, folder: Path) -> AgentProtocol:
         queues=rig.orchestrator.queues,
         sessions=Sessions(rig.database, 30.0),
         lease_expiry=LeaseExpiry(rig.database, rig.orchestrator, 30.0),
-        log_writer=LogWriter(rig.database, rig.doorbell),
+        log_writer=LogWriter(rig.database, rig.doorbell, rig.orchestrator.confirm),
         blobs=blobs,
         outputs=outputs,
         offers=OfferMessages(rig.orchestrator, outputs, AgentLimits(5.0, 30_000, 512)),

@@ -1,0 +1,138 @@
+"""Bugs to be found: each replaces one guard of the product for as long as it is switched on.
+
+The product keeps none of them; here they prove that a simulation which finds nothing has looked.
+"""
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from towline_agent.heartbeat import LeaseClock
+from towline_controlplane import log_writer, orchestrator, submissions
+from towline_controlplane.engine.lease import Standing, standing
+from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
+from towline_controlplane.group_commit import Waiting, commit_together
+from towline_controlplane.loops.offer_expiry import OfferExpiry
+from towline_controlplane.model import Attempt, Lease, Step, StepState
+from towline_controlplane.store import leases, logs
+from towline_controlplane.store.database import Database, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A bug: how it is switched on, and within how many seeds it must be found."""
+
+    switch: Callable[[], AbstractContextManager[None]]
+    seeds: int
+
+
+class _Rehearsed(Exception):
+    """Ends a transaction that must leave no trace."""
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Generator[None]:
+    kept = getattr(owner, name)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        setattr(owner, name, kept)
+
+
+def _no_epoch_check() -> AbstractContextManager[None]:
+    """Whoever names a step that somebody holds may end it."""
+
+    def careless(
+        step: Step | None, attempt: Attempt | None, lease: Lease, report_digest: str | None = None
+    ) -> Standing:
+        if step is None or attempt is None or attempt.state in ATTEMPT_TERMINAL or step.state is not StepState.LEASED:
+            return standing(step, attempt, lease, report_digest)
+        return Standing.CURRENT
+
+    return _replaced(submissions, "standing", careless)
+
+
+@contextmanager
+def _ack_before_commit() -> Generator[None]:
+    """Senders are answered when their batch is decided, not when it is committed."""
+
+    async def hasty(
+        database: Database,
+        waiting: Sequence[Waiting[Any]],
+        work: Callable[[Transaction, Sequence[Any]], tuple[Sequence[object], Any]],
+    ) -> list[Any]:
+        answers: list[object] = []
+
+        def rehearse(tx: Transaction) -> None:
+            answers.extend(work(tx, [each.item for each in waiting])[0])
+            raise _Rehearsed
+
+        if not waiting:
+            return []
+        try:
+            await database.write(rehearse)
+        except _Rehearsed:
+            for each, answer in zip(waiting, answers, strict=True):
+                if not each.answer.done() and not isinstance(answer, Exception):
+                    each.answer.set_result(answer)
+        return await commit_together(database, waiting, work)
+
+    with _replaced(orchestrator, "commit_together", hasty), _replaced(log_writer, "commit_together", hasty):
+        yield
+
+
+def _no_fence() -> AbstractContextManager[None]:
+    """An agent believes in its leases for ever."""
+
+    def never(self: LeaseClock, now: float) -> float | None:
+        return None
+
+    return _replaced(LeaseClock, "remaining", never)
+
+
+def _no_gate() -> AbstractContextManager[None]:
+    """Claims do not look at the time before which a step must not run."""
+    select = leases.select_claimable
+
+    def early(tx: Transaction, *arguments: Any, **named: Any) -> Any:
+        return select(replace(tx, now=tx.now + 3_600_000_000), *arguments, **named)
+
+    return _replaced(leases, "select_claimable", early)
+
+
+def _no_offer_expiry() -> AbstractContextManager[None]:
+    """An offer whose answer was lost is waited for until its agent is gone."""
+
+    async def idle(self: OfferExpiry) -> int:
+        return 0
+
+    return _replaced(OfferExpiry, "tick", idle)
+
+
+def _logs_with_gaps() -> AbstractContextManager[None]:
+    """Log bytes are taken as they come, whatever is missing before them or was there already."""
+    append = logs.append_many
+
+    def trusting(tx: Transaction, appends: Sequence[logs.LogAppend]) -> list[int]:
+        sizes = logs.load_sizes(tx, {(each.run_id, each.node_id) for each in appends})
+        ends = {key: size.size for key, size in sizes.items()}
+        moved: list[logs.LogAppend] = []
+        for each in appends:
+            key = (each.run_id, each.node_id, each.attempt)
+            moved.append(replace(each, offset=ends.get(key, 0)))
+            ends[key] = ends.get(key, 0) + len(each.data)
+        return append(tx, moved)
+
+    return _replaced(logs, "append_many", trusting)
+
+
+MUTANTS: Mapping[str, Mutant] = {
+    "no_epoch_check": Mutant(_no_epoch_check, 60),
+    "ack_before_commit": Mutant(_ack_before_commit, 20),
+    "no_fence": Mutant(_no_fence, 60),
+    "no_gate": Mutant(_no_gate, 20),
+    "no_offer_expiry": Mutant(_no_offer_expiry, 60),
+    "logs_with_gaps": Mutant(_logs_with_gaps, 60),
+}
