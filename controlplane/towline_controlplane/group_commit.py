@@ -5,11 +5,12 @@ poisoned item fails alone (I30).
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import structlog
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from towline_controlplane.errors import Unavailable
 from towline_controlplane.store.database import Database, Transaction
@@ -26,6 +27,8 @@ class Waiting(Generic[T]):
 
     item: T
     answer: asyncio.Future[Any]
+    context: Mapping[str, Any] = field(default_factory=get_contextvars)
+    """What the logs say of the call that sent it, such as its request id."""
 
 
 class Backlog(Generic[T]):
@@ -55,11 +58,13 @@ async def commit_together(
     database: Database,
     waiting: Sequence[Waiting[T]],
     work: Callable[[Transaction, Sequence[T]], tuple[Sequence[object], R]],
+    recover: Callable[[T, Exception], Awaitable[object]] | None = None,
 ) -> list[R]:
     """Applies all items in one transaction and answers each; returns the results of the transactions that it took.
 
     `work` returns an answer for each item, in their order, and a result; an answer that is an exception is raised at
-    the item's sender.
+    the item's sender. An item that fails alone too is answered by `recover`, which sees to it that its like do not come
+    again, or else with its error.
     """
     if not waiting:
         return []
@@ -71,13 +76,24 @@ async def commit_together(
         return []
     except Exception as error:
         if len(waiting) > 1:
-            return [result for each in waiting for result in await commit_together(database, [each], work)]
-        log.exception("commit failed", item=type(waiting[0].item).__name__)
-        _settle(waiting[0].answer, error)
+            return [result for each in waiting for result in await commit_together(database, [each], work, recover)]
+        with bound_contextvars(**waiting[0].context):
+            log.exception("commit failed", item=type(waiting[0].item).__name__)
+            _settle(waiting[0].answer, await _recovered(waiting[0].item, error, recover))
         return []
     for each, answer in zip(waiting, answers, strict=True):
         _settle(each.answer, answer)
     return [result]
+
+
+async def _recovered(item: T, error: Exception, recover: Callable[[T, Exception], Awaitable[object]] | None) -> object:
+    if recover is None:
+        return error
+    try:
+        return await recover(item, error)
+    except Exception as failure:
+        log.exception("recovery failed", item=type(item).__name__)
+        return failure
 
 
 def _settle(future: asyncio.Future[Any], answer: object) -> None:

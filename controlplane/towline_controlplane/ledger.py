@@ -34,6 +34,11 @@ class Needs:
     request: Request | None = None
     """An idempotency key to take, unless it is taken."""
 
+    @property
+    def run_ids(self) -> frozenset[str]:
+        """The runs that the rows belong to."""
+        return frozenset({run_id for run_id, _ in self.steps} | {*self.open_runs, *self.whole_runs})
+
 
 @dataclass(slots=True)
 class Changes:

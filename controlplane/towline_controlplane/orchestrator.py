@@ -10,23 +10,28 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
+
+import structlog
 
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.bus import Doorbell, queue_topic, run_topic
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.creation import RunRequest
 from towline_controlplane.engine.expressions import ExpressionError, Scope
-from towline_controlplane.errors import InvalidArgument, TowlineError
+from towline_controlplane.errors import InvalidArgument, TowlineError, Unavailable
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.group_commit import Backlog, commit_together
 from towline_controlplane.handouts import Claim, Served, StepOffer, claim_many, serve_within_slots
 from towline_controlplane.ids import new_id
 from towline_controlplane.ledger import Changes, Ledger
 from towline_controlplane.matching import QueueIndex
-from towline_controlplane.model import Lease, Run, Step, StepState, WorkflowVersion
+from towline_controlplane.model import Failure, FailureClass, Lease, Run, Step, StepState, WorkflowVersion
+from towline_controlplane.store import leases
 from towline_controlplane.store.database import Database, Transaction
+from towline_controlplane.store.quarantine import fail_run
 from towline_controlplane.submissions import (
     AdmitRun,
     Confirm,
@@ -42,9 +47,12 @@ from towline_controlplane.submissions import (
     TimeOutRun,
     Verdict,
     Withdraw,
+    answer_if_quarantined,
 )
 
 _MAX_BATCH = 256
+
+log = structlog.get_logger(__name__)
 
 Finding = Withdraw | ExpireOffer | ExpireQueueWait | TakeBack | TimeOutRun | AdmitRun
 """What duties look for. Each is judged again inside the commit, so that several replicas may find the same (I18)."""
@@ -162,11 +170,65 @@ class Orchestrator:
             batch, claims = self._submissions.take(_MAX_BATCH), self._claims.take(_MAX_BATCH)
             if not self._submissions and not self._claims:
                 self._wake.clear()
-            changes = await commit_together(self.database, batch, self._apply)
-            handed = await commit_together(
-                self.database, [each for each in claims if not each.answer.done()], self._lease
-            )
+            changes = await commit_together(self.database, batch, self._apply, self._quarantine_of)
+            wanted = [each for each in claims if not each.answer.done()]
+            handed = await commit_together(self.database, wanted, self._lease, self._lease_one_by_one)
             self._announce(changes, handed)
+
+    async def quarantine(self, run_id: str, error: Exception) -> bool:
+        """Fails a run that breaks whatever touches it, so that the others go on (I30); False if it is not open."""
+        failure = Failure(
+            FailureClass.PERMANENT,
+            "INTERNAL",
+            "Towline itself failed on this run; the log of the control plane says how",
+            type(error).__name__,
+        )
+        log.error("run_quarantined", run=run_id, exc_info=error)
+        failed = await self.database.write(lambda tx: fail_run(tx, run_id, failure))
+        self.doorbell.ring([run_topic(run_id)])
+        self.on_slots_changed()
+        return failed
+
+    async def _quarantine_of(self, submission: Submission, error: Exception) -> object:
+        run_ids = submission.needs.run_ids
+        if not run_ids:
+            return error
+        for run_id in sorted(run_ids):
+            await self.quarantine(run_id, error)
+        return answer_if_quarantined(submission)
+
+    async def _lease_one_by_one(self, claim: Claim, _error: Exception) -> Served:
+        """Hands out around the runs that break the claim, which are quarantined."""
+        offers: list[StepOffer] = []
+        suspects: list[str] = []
+        room = claim.want
+        while len(offers) < room:
+            wanted = replace(claim, want=claim.want - len(offers))
+            suspects.clear()
+            try:
+                served = await self.database.write(partial(self._lease_first, wanted, suspects))
+            except Unavailable:
+                return Served(offers, len(offers))
+            except Exception as error:
+                if not suspects or not await self.quarantine(suspects[0], error):
+                    raise
+                continue
+            room = len(offers) + served.room
+            offers += served.offers
+            if not served.offers:
+                break
+        self.doorbell.ring(run_topic(offer.run.id) for offer in offers)
+        return Served(offers, room)
+
+    def _lease_first(self, claim: Claim, suspects: list[str], tx: Transaction) -> Served:
+        """Leases one step; `suspects` then names its run, whatever becomes of it."""
+
+        def lease(granted: Claim) -> list[StepOffer]:
+            suspects.extend(run_id for run_id, _ in leases.candidates(tx, granted.queue_ids, 1))
+            return claim_many(tx, replace(granted, want=1), self.blueprints, self.new_token, 0.0) if suspects else []
+
+        (served,) = serve_within_slots(tx, [claim], lease)
+        return served
 
     def _apply(self, tx: Transaction, batch: Sequence[Submission]) -> tuple[list[object], Changes]:
         ledger = Ledger(tx, self.blueprints, self._shares, self.jitter)

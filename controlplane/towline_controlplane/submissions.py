@@ -342,6 +342,15 @@ class Withdraw:
         return True
 
 
+def answer_if_quarantined(submission: Submission) -> object:
+    """Returns what the sender of a submission hears whose run was failed because of it: nothing to be repeated."""
+    if isinstance(submission, Report):
+        return Verdict.LEASE_LOST
+    if isinstance(submission, SteerRun | RetryRun | DeleteRun):
+        return InvalidState("the run cannot be decided any more: it has failed with code INTERNAL")
+    return False
+
+
 def _run_of(ledger: Ledger, run_id: str, owner_id: str | None) -> Run:
     run = ledger.run(run_id)
     if run is None or owner_id not in (None, run.owner_id):

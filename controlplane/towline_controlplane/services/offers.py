@@ -57,7 +57,12 @@ class OfferMessages:
         back: list[TakeBack] = []
         size = 0
         for given in offers:
-            message = await self._message(given, waited)
+            try:
+                message = await self._message(given, waited)
+            except Exception as error:
+                log.exception("offer failed", run=given.run.id, node=given.step.node_id)
+                await self.orchestrator.quarantine(given.run.id, error)
+                continue
             if isinstance(message, TakeBack):
                 back.append(message)
             elif messages and size + message.ByteSize() > MAX_OFFERS_BYTES:

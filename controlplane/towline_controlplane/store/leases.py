@@ -63,11 +63,16 @@ def select_claimable(tx: Transaction, queue_ids: Collection[str], limit: int, ch
     `chance` in [0, 1) picks the queue that begins. They are the transaction's own, and their runs are locked: another
     one that asks meanwhile gets others. Steps of runs that another transaction has locked are left out.
     """
-    keys = _SELECT[tx.dialect](tx, sorted(set(queue_ids)), limit, chance)
+    keys = candidates(tx, queue_ids, limit, chance)
     # Between its selection and the lock of its run a step may have been taken.
     found = map(STEP.load, tx.fetch(_LOAD_DUE, as_json(keys), tx.now)) if keys else ()
     steps = {(step.run_id, step.node_id): step for step in found}
     return [steps[key] for key in keys if key in steps]
+
+
+def candidates(tx: Transaction, queue_ids: Collection[str], limit: int, chance: float = 0.0) -> list[StepKey]:
+    """Returns the keys alone of what `select_claimable` looks at, with the same locks."""
+    return _SELECT[tx.dialect](tx, sorted(set(queue_ids)), limit, chance)
 
 
 def _select_alone(tx: Transaction, queue_ids: Sequence[str], limit: int, chance: float) -> list[StepKey]:
