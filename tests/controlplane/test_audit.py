@@ -133,7 +133,6 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("I6", "output", "succeeded", of_run("output = '1'", "succeeded")),
     ("I7", "output of a failure", "failed", update("steps", "output = '1'", "failed")),
     ("I9", "report", "succeeded", update("attempts", "report_digest = NULL", "succeeded")),
-    ("I10", "request of no run", "-", "UPDATE requests SET run_id = '-'"),
     ("I10", "request of another's run", "succeeded", of_run("owner_id = 'another'", "succeeded")),
     ("I11", "gate", "paused", update("steps", "held = 0", "paused")),
     ("I11", "hand-out while paused", "resumed", swap("resumed", "RUN_RESUMED", "STEP_OFFERED")),

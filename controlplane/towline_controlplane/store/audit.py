@@ -199,12 +199,13 @@ def _orphans(child: str, constraint: ForeignKeyConstraint) -> str:
 
 
 INSTALLATION_RULES = (
+    # A key outlives a run that was deleted.
     Rule(
         "I10",
         "run of an idempotency key",
         Statement(
-            "SELECT q.run_id, '', 'a run of ' || q.owner_id, coalesce(r.owner_id, 'none') FROM requests q"
-            " LEFT JOIN runs r ON r.id = q.run_id WHERE r.id IS NULL OR r.owner_id <> q.owner_id LIMIT ?"
+            "SELECT q.run_id, '', 'a run of ' || q.owner_id, 'one of ' || r.owner_id FROM requests q"
+            " JOIN runs r ON r.id = q.run_id WHERE r.owner_id <> q.owner_id LIMIT ?"
         ),
     ),
     Rule(

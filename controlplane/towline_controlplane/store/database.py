@@ -113,11 +113,11 @@ class Transaction:
 class Database:
     """An open database. One per process; use `open`."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, readers: int = _READERS) -> None:
         self._backend = backend
         try:
             self._writers = _Threads(backend, "store-writer", 1, writes=True)
-            self._readers = _Threads(backend, "store-reader", _READERS, writes=False)
+            self._readers = _Threads(backend, "store-reader", readers, writes=False)
         except BaseException:
             backend.close()
             raise
