@@ -3,6 +3,7 @@
 from typing import Final
 
 from towline.v1.agent_pb2 import Agent
+from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Run, Step
 from towline.v1.sandbox_pb2 import Sandbox
@@ -59,6 +60,16 @@ PLUGINS: Final = (
     Column[Plugin]("VERSION", _plugin_kind),
     Column[Plugin]("ID", lambda plugin: plugin.id),
     Column[Plugin]("DESCRIPTION", lambda plugin: plugin.description),
+)
+VERDICTS: Final = (
+    Column[Explanation.Verdict]("RULE", lambda verdict: Explanation.Rule.Name(verdict.rule)),
+    Column[Explanation.Verdict]("HOLDS", lambda verdict: "yes" if verdict.holds else "no"),
+    Column[Explanation.Verdict]("WHY", lambda verdict: verdict.message),
+)
+AGENT_VERDICTS: Final = (
+    Column[Explanation.AgentVerdict]("AGENT", lambda agent: agent.name),
+    Column[Explanation.AgentVerdict]("MAY TAKE IT", lambda agent: "yes" if agent.may_take else "no"),
+    Column[Explanation.AgentVerdict]("UNMET", lambda agent: "; ".join(each.message for each in agent.unmet)),
 )
 AGENTS: Final = (
     Column[Agent]("NAME", lambda agent: agent.name),

@@ -12,7 +12,7 @@ from towline_cli import columns
 from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
 from towline_cli.options import NodeId, Output, OutputFormat, PageSize, PageToken, RunId, WorkflowId
-from towline_cli.output import print_json_line, show, show_list
+from towline_cli.output import print_json_line, printable, show, show_list
 from towline_cli.views import View, log_text
 from towline_cli.watching import view_for, watch
 from towline_sdk.client import Client, Page, RunOptions
@@ -86,6 +86,24 @@ def steps(run_id: RunId, node_id: NodeId = "", output: Output = OutputFormat.TAB
         return
     answer = converse(lambda client: client.runs.steps(run_id))
     show_list(answer, answer.steps, columns.STEPS, output)
+
+
+@app.command()
+def explain(
+    run_id: RunId,
+    node_id: Annotated[str, typer.Argument(help="Id of the node.", show_default=False)],
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Tell why a step is not running: rule by rule, and agent by agent."""
+    answer = converse(lambda client: client.runs.explain(run_id, node_id))
+    if output is OutputFormat.JSON:
+        show(answer, output)
+        return
+    print(printable(f"{answer.node_id}: {answer.summary}\n"))
+    show_list(answer, answer.verdicts, columns.VERDICTS, output)
+    if answer.agents:
+        print()
+        show_list(answer, answer.agents, columns.AGENT_VERDICTS, output)
 
 
 @app.command()

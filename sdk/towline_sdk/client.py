@@ -20,6 +20,7 @@ from towline.v1 import (
     workflow_service_pb2,
 )
 from towline.v1.agent_pb2 import Agent
+from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Event, LogLine, Run, Step
 from towline.v1.user_pb2 import User
@@ -234,6 +235,11 @@ class RunCalls:
         """Returns a step with all its attempts."""
         request = run_service_pb2.GetStepRequest(run_id=run_id, node_id=node_id)
         return (await self._transport.call(request, run_service_pb2.GetStepResponse)).step
+
+    async def explain(self, run_id: str, node_id: str) -> Explanation:
+        """Returns why a step is not running."""
+        request = run_service_pb2.ExplainStepRequest(run_id=run_id, node_id=node_id)
+        return (await self._transport.call(request, run_service_pb2.ExplainStepResponse)).explanation
 
     async def watch(self, run_id: str) -> AsyncIterator[Event]:
         """Yields the history of a run from its start, each event once, up to the one that ends the run."""

@@ -14,6 +14,7 @@ from towline.v1 import (
     workflow_service_pb2,
 )
 from towline.v1.agent_pb2 import Agent, AgentInfo
+from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Failure, LogLine, Run, Step
 from towline.v1.user_pb2 import User
@@ -45,6 +46,7 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
     ("run get r1", "GetRun", {"runId": "r1"}),
     ("run steps r1", "ListSteps", {"runId": "r1"}),
     ("run steps r1 --node a", "GetStep", {"runId": "r1", "nodeId": "a"}),
+    ("run explain r1 a", "ExplainStep", {"runId": "r1", "nodeId": "a"}),
     ("run logs r1", "TailLogs", {"runId": "r1"}),
     ("run logs r1 -f --node a", "TailLogs", {"runId": "r1", "nodeId": "a", "follow": True}),
     ("run pause r1", "PauseRun", {"runId": "r1"}),
@@ -64,6 +66,20 @@ RUN = Run(id="r1", workflow_id="w1", state="RUNNING")
 WORKFLOW = Workflow(id="w1", name="w", current_version=2)
 PLUGIN = Plugin(id="p1", name="p", latest_version="1.0.0")
 FAILED_STEP = Step(node_id="a", state="FAILED", attempt=2, error=Failure(code="TIMEOUT", message="too slow"))
+EXPLANATION = Explanation(
+    node_id="a",
+    summary="the run is paused",
+    verdicts=[Explanation.Verdict(rule="PAUSE", message="the run is paused")],
+    agents=[
+        Explanation.AgentVerdict(
+            name="m",
+            unmet=[
+                Explanation.Verdict(rule="DRAIN", message="is drained"),
+                Explanation.Verdict(rule="ONLINE", message="is offline"),
+            ],
+        )
+    ],
+)
 # Command, method, its answer, what the JSON holds, what the table shows.
 OUTPUTS: list[tuple[str, str, Any, dict[str, Any], list[str]]] = [
     ("whoami", "GetMe", auth_service_pb2.GetMeResponse(user=USER), {"id": "u1", "role": "USER"}, ["u1", "a@b.c"]),
@@ -96,6 +112,13 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], list[str]]] = [
         run_service_pb2.ListStepsResponse(steps=[FAILED_STEP]),
         {"nextPageToken": ""},
         ["a", "FAILED", "2", "TIMEOUT: too slow"],
+    ),
+    (
+        "run explain r1 a",
+        "ExplainStep",
+        run_service_pb2.ExplainStepResponse(explanation=EXPLANATION),
+        {"summary": "the run is paused"},
+        ["RULE", "PAUSE", "no", "AGENT", "m", "is drained; is offline"],
     ),
     (
         "plugin get p",

@@ -15,7 +15,7 @@ from towline_controlplane.requirements import Requirements, SandboxLevel
 
 
 class Rule(StrEnum):
-    """Rules that a step and an agent must pass before the agent is given the step, in the order of the explanation."""
+    """What must hold before an agent is given a step, in the order of an explanation."""
 
     STATE = "STATE"
     DEPENDENCY = "DEPENDENCY"
@@ -24,10 +24,10 @@ class Rule(StrEnum):
     LIMIT = "LIMIT"
     TIME = "TIME"
     ONLINE = "ONLINE"
-    DRAIN = "DRAIN"
     LABEL = "LABEL"
     SANDBOX = "SANDBOX"
     PLUGIN = "PLUGIN"
+    DRAIN = "DRAIN"
     SLOTS = "SLOTS"
     PRIORITY = "PRIORITY"
 

@@ -13,6 +13,7 @@ import structlog
 
 from towline.v1 import run_pb2
 from towline.v1 import run_service_pb2 as pb
+from towline_controlplane.engine.explain import explain
 from towline_controlplane.engine.handout import execution_key
 from towline_controlplane.errors import InvalidArgument, LimitExceeded, NotFound, Unavailable, Violation
 from towline_controlplane.json_values import MAX_BYTES, canonical_text, to_text, violations
@@ -24,6 +25,7 @@ from towline_controlplane.services.agent_messages import MAX_OUTPUT_BYTES
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse, wrong_labels
 from towline_controlplane.services.config_schemas import wrong_input
+from towline_controlplane.services.explanations import explanation_message, situation_of
 from towline_controlplane.services.outlines import Outline, Outlines
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.run_streams import RunStreams
@@ -190,6 +192,17 @@ class RunService:
         if output.digest is not None:
             message.output.CopyFrom(await asyncio.to_thread(wire_text, await self._text(request.node_id, output)))
         return pb.GetStepResponse(step=message)
+
+    async def ExplainStep(self, request: pb.ExplainStepRequest, _context: Context) -> pb.ExplainStepResponse:
+        """Explains why a step is not running."""
+        owner_id = visible_owner()
+
+        def read(tx: Transaction) -> pb.ExplainStepResponse:
+            run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
+            step = found(runs.get_step(tx, run.id, request.node_id), "step", request.node_id)
+            return pb.ExplainStepResponse(explanation=explanation_message(explain(situation_of(tx, run, step))))
+
+        return await self.database.read(read)
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Context) -> AsyncIterator[pb.WatchRunResponse]:
         """Streams the history of a run up to the event that ends it."""

@@ -41,6 +41,10 @@ _LOCK_RUNS_OF = Statement(
     "SELECT k.step ->> 0, k.step ->> 1 FROM json_array_elements(?::json) WITH ORDINALITY AS k (step, number)"
     " JOIN runs r ON r.id = k.step ->> 0 ORDER BY k.number LIMIT ? {lock} SKIP LOCKED"
 )
+_COUNT_AHEAD = Statement(
+    f"SELECT count(*) FROM (SELECT 1 FROM steps WHERE queue_id = ? AND {_DUE}"  # noqa: S608
+    " AND (-priority, fair_key, run_id, position) < (?, ?, ?, ?) LIMIT ?) AS ahead"
+)
 _LOAD_DUE = Statement(
     f"SELECT {listed(STEP.names, 's')} FROM {{keys}} CROSS JOIN steps s"  # noqa: S608
     f" WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND {_DUE}"
@@ -94,6 +98,12 @@ _SELECT = {"sqlite": _select_alone, "postgresql": _select_beside_others}
 def _keys(queues: Iterable[Sequence[tuple[Any, ...]]], chance: float) -> list[StepKey]:
     candidates = in_turn([rows for rows in queues if rows], chance)
     return [(run_id, node_id) for *_, run_id, _, node_id in candidates]
+
+
+def count_ahead(tx: Transaction, step: Step, at_most: int) -> int:
+    """Returns how many steps of its queue a claim takes before a READY step, counted up to `at_most`."""
+    place = -step.priority, step.fair_key, step.run_id, step.position
+    return tx.fetch(_COUNT_AHEAD, step.queue_id, tx.now, *place, at_most)[0][0]
 
 
 def in_turn(queues: Sequence[Sequence[tuple[Any, ...]]], chance: float) -> list[tuple[Any, ...]]:

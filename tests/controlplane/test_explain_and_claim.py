@@ -1,0 +1,128 @@
+"""An explanation and the claim never disagree: who is said to be able to take a step now is given it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from rig import Rig, Scenario
+
+from towline_controlplane.engine.explain import explain
+from towline_controlplane.handouts import Claim, claim_many, serve_within_slots
+from towline_controlplane.matching import QueueIndex
+from towline_controlplane.model import AgentRecord, RunState
+from towline_controlplane.services.explanations import situation_of
+from towline_controlplane.store import agents, runs
+from towline_controlplane.store.agents import SessionInfo
+from towline_controlplane.store.database import Transaction
+
+Play = Callable[[Scenario], None]
+NODES: Mapping[str, dict[str, Any]] = {
+    "plain": {},
+    "gpu": {"labels": {"gpu": "yes"}},
+    "strong": {"minSandbox": "L2"},
+    "both": {"labels": {"gpu": "yes"}, "minSandbox": "L1"},
+}
+infos = st.builds(
+    SessionInfo,
+    slots=st.integers(1, 4),
+    labels=st.sampled_from([{}, {"gpu": "yes"}]),
+    sandbox_level=st.integers(0, 3),
+    plugins=st.sampled_from([(), ("NOOP",), ("SHELL",)]),
+)
+agent_states = st.tuples(infos, st.booleans(), st.booleans(), st.integers(0, 2))
+step_changes = st.fixed_dictionaries(
+    {"held": st.booleans(), "later": st.booleans(), "priority": st.integers(-1, 1), "fair_key": st.integers(0, 3)}
+)
+
+
+class _Undo(Exception):
+    pass
+
+
+async def said(rig: Rig, agent_id: str) -> set[tuple[str, str]]:
+    """Returns the steps that the agent may take now, by their explanations."""
+
+    def read(tx: Transaction) -> set[tuple[str, str]]:
+        found: set[tuple[str, str]] = set()
+        for run in runs.list_runs(tx, runs.RunFilter(), None, 100):
+            for step in runs.list_steps(tx, run.id, -1, 100):
+                verdicts = explain(situation_of(tx, run, step)).agents
+                if any(each.may_take for each in verdicts if each.agent.id == agent_id):
+                    found.add((run.id, step.node_id))
+        return found
+
+    return await rig.database.read(read)
+
+
+async def given_to(rig: Rig, agent: AgentRecord, *, any_number: bool) -> set[tuple[str, str]]:
+    """Returns what a claim gives the agent, and takes it back; with `any_number` it has slots for everything."""
+    queue_ids = await QueueIndex(rig.database, rig.doorbell).matching(agent)
+    claim = Claim(agent.id, agent.session_id or "", queue_ids, 100, 5.0)
+    got: set[tuple[str, str]] = set()
+
+    def lease(tx: Transaction) -> None:
+        def serve(claim: Claim) -> list[Any]:
+            wanted = replace(claim, want=100) if any_number else claim
+            return claim_many(tx, wanted, rig.orchestrator.blueprints, lambda: "token", 0.5)
+
+        (served,) = serve_within_slots(tx, [claim], serve)
+        got.update((offer.run.id, offer.step.node_id) for offer in served.offers)
+        raise _Undo
+
+    try:
+        await rig.database.write(lease)
+    except _Undo:
+        return got
+    raise AssertionError("the claim was kept")
+
+
+async def prepare(rig: Rig, data: st.DataObject) -> list[str]:
+    ids: list[str] = []
+    for _ in range(data.draw(st.integers(1, 3), label="runs")):
+        run = await rig.start([{"id": name, **node} for name, node in NODES.items()])
+        paused = data.draw(st.booleans(), label="paused")
+        steps = await rig.steps(run.id)
+        changed = [
+            replace(
+                steps[name],
+                held=change["held"] or paused,
+                not_before=rig.clock() + 1 if change["later"] else 0,
+                priority=change["priority"],
+                fair_key=change["fair_key"],
+            )
+            for name in NODES
+            for change in (data.draw(step_changes, label=name),)
+        ]
+        state = RunState.PAUSED if paused else RunState.PENDING
+        rows = [replace(run, state=state)]
+        await rig.database.write(lambda tx, r=rows, s=changed: runs.save_changes(tx, r, s))
+    for number, (info, drained, online, held) in enumerate(data.draw(st.lists(agent_states, min_size=1, max_size=3))):
+        agent = await rig.agent(f"agent-{number}")
+        for _ in range(held):
+            await agent.pull(1)
+        expire = rig.clock() + 1 if online else rig.clock()
+        session = agent.session_id
+        await rig.database.write(
+            lambda tx, a=agent.id, s=session, i=info, e=expire: agents.open_session(tx, a, s, i, e)
+        )
+        await rig.database.write(lambda tx, a=agent.id, d=drained: agents.set_drained(tx, a, drained=d))
+        ids.append(agent.id)
+    return ids
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_who_is_said_to_be_able_to_take_a_step_is_given_it(fresh: Play, data: st.DataObject) -> None:
+    async def scenario(rig: Rig) -> None:
+        for agent_id in await prepare(rig, data):
+            listed = await rig.database.read(lambda tx, a=agent_id: agents.find_agent(tx, a))
+            assert listed is not None
+            able = await said(rig, agent_id)
+            assert await given_to(rig, listed.agent, any_number=True) == able
+            given = await given_to(rig, listed.agent, any_number=False)
+            assert given <= able
+            assert len(given) == min(max(listed.agent.slots - listed.running, 0), len(able))
+
+    fresh(scenario)
