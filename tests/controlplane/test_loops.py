@@ -6,12 +6,14 @@ import pytest
 from rig import LEASE_SECONDS, Rig, Scenario, failed
 
 from towline_controlplane.bus import queue_topic
+from towline_controlplane.errors import Unavailable
 from towline_controlplane.handouts import Claim
 from towline_controlplane.ids import new_id
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.retry_timer import RetryTimer
 from towline_controlplane.model import RunState, StepState
+from towline_controlplane.store.database import Database
 from towline_controlplane.submissions import Verdict
 
 
@@ -97,6 +99,32 @@ def test_a_control_plane_that_was_down_itself_lets_agents_confirm_late(play: Cal
         assert await agent.report(offer) is Verdict.ACCEPTED
 
     play(scenario)
+
+
+def test_a_control_plane_without_its_database_lets_agents_confirm_late(
+    play: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        monotonic = FakeMonotonic()
+        await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        rig.clock.advance(60)
+        expiry = OfferExpiry(rig.database, rig.orchestrator, 10, monotonic)
+        monotonic.now = 60
+        with monkeypatch.context() as away:
+            away.setattr(Database, "read", unreachable)
+            with pytest.raises(Unavailable):
+                await expiry.tick()
+        monotonic.now = 69.9
+        assert await expiry.tick() == 0
+        assert await agent.report(offer) is Verdict.ACCEPTED
+
+    play(scenario)
+
+
+async def unreachable(database: Database, query: object) -> None:
+    raise Unavailable("the database cannot be reached")
 
 
 def test_an_agent_gets_nothing_once_its_lease_is_over_or_its_session_replaced(play: Callable[[Scenario], None]) -> None:
