@@ -44,14 +44,14 @@ class Link:
         """Lets nothing through: no bytes, no end of a connection, no refusal; both ways unless told."""
         self._do(lambda: [self._flows[way].clear() for way in ways or BOTH])
 
-    def heal(self) -> None:
+    def heal(self, *ways: Way) -> None:
         """Lets everything through again, the oldest first; connections that outlived the fault go on."""
 
         async def heal() -> None:
             if self._listener is None:
                 await self._listen()
-            for flow in self._flows.values():
-                flow.set()
+            for way in ways or BOTH:
+                self._flows[way].set()
 
         self._run(heal())
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import secrets
 import signal
 import sys
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -166,15 +168,16 @@ class Installation:
 
 @contextlib.asynccontextmanager
 async def installed(
-    folder: Path, *, net: Network | None = None, agents: int = 1, **control_plane_settings: str
+    folder: Path, *, net: Network | None = None, agents: int = 1, replicas: int = 1, **control_plane_settings: str
 ) -> AsyncGenerator[Installation]:
-    """Yields a running control plane, gateway and agents; prints their logs if the scenario fails.
+    """Yields running control planes, started at once, a gateway and agents; prints their logs if the scenario fails.
 
     What the scenario leaves in the database keeps every invariant.
     """
     installation = Installation(folder, net)
     try:
-        await installation.start_control_plane(**control_plane_settings)
+        names = ["controlplane", *(f"controlplane-{number}" for number in range(2, replicas + 1))]
+        await asyncio.gather(*(installation.start_control_plane(name, **control_plane_settings) for name in names))
         starts = [installation.start_agent(f"agent-{number + 1}") for number in range(agents)]
         await asyncio.gather(installation.start_gateway(), *starts)
         yield installation
@@ -192,6 +195,8 @@ class Rest:
     def __init__(self, http: str) -> None:
         self._base = f"http://{http}/api"
         self.token = ""
+        self.last_event_id = ""
+        """The id of the newest event that a stream has yielded."""
 
     def sign_in(self, email: str = "ada@example.com") -> None:
         """Registers a user and logs in."""
@@ -222,13 +227,29 @@ class Rest:
     def stream(self, path: str, headers: Mapping[str, str] | None = None) -> Iterator[tuple[str, Any]]:
         """Yields name and data of server-sent events."""
         with contextlib.closing(self._open("GET", path, None, headers or {})) as answer:
-            name = "message"
+            name, event_id = "message", ""
             for raw in answer:
                 line = raw.decode().rstrip("\n")
-                if line.startswith("event: "):
+                if line.startswith("id: "):
+                    event_id = line.removeprefix("id: ")
+                elif line.startswith("event: "):
                     name = line.removeprefix("event: ")
                 elif line.startswith("data: "):
+                    self.last_event_id = event_id
                     yield name, json.loads(line.removeprefix("data: "))
+
+    def insist(self, method: str, path: str, body: object | None = None, **headers: str) -> Any:
+        """Returns the answer of an installation that may be away for a while; only for what may be repeated."""
+        gives_up_at = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            try:
+                answer = self.call(method, path, body, headers)
+            except (urllib.error.URLError, ConnectionError, http.client.HTTPException, TimeoutError) as error:
+                answer = {"error": {"code": 503, "message": str(error)}}
+            if answer.get("error", {}).get("code") not in (503, 504):
+                return answer
+            assert time.monotonic() < gives_up_at, answer
+            time.sleep(0.1)
 
     def _open(self, method: str, path: str, body: object | None, headers: Mapping[str, str]) -> Any:
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()

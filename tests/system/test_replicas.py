@@ -25,7 +25,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 @contextlib.asynccontextmanager
 async def two_replicas(folder: Path, **settings: str) -> AsyncGenerator[Installation]:
     """Yields an installation whose gateway knows one control plane, its agent the other."""
-    async with installed(folder, net=None, agents=0, **settings) as installation:
+    async with installed(folder, net=None, agents=0, replicas=1, **settings) as installation:
         await installation.start_control_plane("other", **settings)
         await installation.start_agent(TOWLINE_SERVER=installation.control_planes["other"])
         yield installation
