@@ -33,13 +33,19 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedPostgre
 
 
 @pytest.fixture(scope="session")
-def postgres_database(postgres: SharedPostgres) -> Iterator[str]:
-    """The name of a migrated database for the tests of this worker, one after the other."""
+def postgres_template(postgres: SharedPostgres) -> str:
+    """The name of a migrated database, to be copied."""
 
     def migrate(url: str) -> None:
         upgrade(url)
 
-    name = postgres.create_database(postgres.template(migrate))
+    return postgres.template(migrate)
+
+
+@pytest.fixture(scope="session")
+def postgres_database(postgres: SharedPostgres, postgres_template: str) -> Iterator[str]:
+    """The name of a migrated database for the tests of this worker, one after the other."""
+    name = postgres.create_database(postgres_template)
     yield name
     postgres.drop_database(name)
 

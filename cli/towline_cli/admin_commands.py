@@ -1,15 +1,11 @@
 """Commands for whoever runs the installation: `towline admin …`. They work on its database, not through its API."""
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-from towline_cli.options import Output, OutputFormat
+from towline_cli.options import DataDir, Output, OutputFormat, data_dir_settings
 from towline_cli.processes import become
 
 app = typer.Typer(help="The installation itself, on its own machine.", no_args_is_help=True, rich_markup_mode=None)
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the embedded database.")]
 
 
 @app.command()
@@ -18,5 +14,4 @@ def audit(data_dir: DataDir = None, output: Output = OutputFormat.TABLE) -> None
 
     The database is that of DATABASE_URL, else the embedded one in the data folder.
     """
-    settings = {} if data_dir is None else {"TOWLINE_DATA_DIR": str(data_dir)}
-    become("controlplane", settings, ".audit", "--output", output)
+    become("controlplane", data_dir_settings(data_dir), ".audit", "--output", output)

@@ -6,7 +6,7 @@ import typer
 
 from towline_cli import accounts, admin_commands, agent_commands, plugin_commands, run_commands, workflow_commands
 from towline_cli.exit_codes import EXPLAINED
-from towline_cli.options import Output, OutputFormat
+from towline_cli.options import DataDir, Output, OutputFormat, data_dir_settings
 from towline_cli.output import print_json
 from towline_cli.processes import DISTRIBUTION, become
 from towline_cli.up import up
@@ -40,6 +40,15 @@ def controlplane() -> None:
 def gateway() -> None:
     """Run a REST gateway; settings come from the environment."""
     become("gateway", {})
+
+
+@app.command(epilog=EXPLAINED)
+def migrate(data_dir: DataDir = None, output: Output = OutputFormat.TABLE) -> None:
+    """Bring the database to the newest schema; a control plane does so itself when it starts.
+
+    The database is that of DATABASE_URL, else the embedded one in the data folder.
+    """
+    become("controlplane", data_dir_settings(data_dir), ".migrate", "--output", output)
 
 
 @app.command(epilog=EXPLAINED)

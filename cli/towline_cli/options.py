@@ -15,6 +15,7 @@ class OutputFormat(StrEnum):
 
 
 Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="json is the resource as REST prints it.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the embedded database.")]
 PageSize = Annotated[int, typer.Option("--page-size", min=0, help="Items at most; 0 means the server's default.")]
 PageToken = Annotated[str, typer.Option("--page-token", help="nextPageToken of the page before.")]
 WorkflowId = Annotated[str, typer.Argument(help="Id of the workflow.", show_default=False)]
@@ -26,3 +27,8 @@ WorkflowFile = Annotated[
         "--file", "-f", help="JSON: {name, description, dag} or {nodes, edges}; - reads stdin.", show_default=False
     ),
 ]
+
+
+def data_dir_settings(data_dir: Path | None) -> dict[str, str]:
+    """Returns the settings of a process that works on the database of a data folder."""
+    return {} if data_dir is None else {"TOWLINE_DATA_DIR": str(data_dir)}

@@ -78,7 +78,7 @@ async def _introduce(settings: Settings, database: Database, control_plane: Cont
 
 
 def _prepare(settings: Settings) -> None:
-    settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings.create_data_dir()
     shutil.rmtree(settings.spool_folder, ignore_errors=True)  # bundles whose upload a crash cut off
     settings.spool_folder.mkdir(mode=0o700)
     upgrade(settings.database)

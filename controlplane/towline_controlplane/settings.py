@@ -21,6 +21,10 @@ class DatabaseSettings(BaseSettings):
         """The URL of the database, the embedded default included."""
         return self.database_url or f"sqlite:///{self.data_dir / 'towline.db'}"
 
+    def create_data_dir(self) -> None:
+        """Makes sure that the data folder is there, for its owner alone."""
+        self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+
 
 class Settings(DatabaseSettings):
     """Every knob of `towline controlplane`; the variable is the alias."""

@@ -19,13 +19,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, NullPool, event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
 _LOCK_WAIT_SECONDS = 60
 _LOCK_KEY = 0x746F776C696E65
 """Of the advisory lock that one migrates under: `towline`."""
 
-_TABLE_LOCK_SECONDS = 2
+_TABLE_LOCK_MS = 2_000
 """A statement that waits for its lock makes everybody behind it wait too: it gives up soon, and tries again later."""
 
 
@@ -62,7 +62,7 @@ def _migrate(url: str, work: Callable[[Config], None]) -> str:
         return kinds[scheme](url, migrate)
     except CommandError as error:
         raise CannotMigrate(f"the database is of another release: {error}") from error
-    except OperationalError as error:
+    except DBAPIError as error:
         raise CannotMigrate(f"the database cannot be migrated: {error.orig}") from error
 
 
@@ -98,7 +98,7 @@ def _on_postgresql(url: str, migrate: Callable[[Connection], str]) -> str:
             try:
                 with engine.begin() as connection:
                     connection.exec_driver_sql(
-                        f"SET LOCAL lock_timeout = '{_TABLE_LOCK_SECONDS}s'; SET LOCAL statement_timeout = 0"
+                        f"SET LOCAL lock_timeout = {_TABLE_LOCK_MS}; SET LOCAL statement_timeout = 0"
                     )
                     return migrate(connection)
             except OperationalError as error:
@@ -111,7 +111,7 @@ def _on_postgresql(url: str, migrate: Callable[[Connection], str]) -> str:
 def _alone(engine: Engine) -> Generator[None]:
     """Keeps others from migrating for as long as a connection of its own lives."""
     with engine.connect() as connection:
-        connection.exec_driver_sql(f"SET lock_timeout = '{_LOCK_WAIT_SECONDS}s'")
+        connection.exec_driver_sql(f"SET lock_timeout = {int(_LOCK_WAIT_SECONDS * 1000)}")
         connection.exec_driver_sql(f"SELECT pg_advisory_lock({_LOCK_KEY})")
         connection.commit()
         yield

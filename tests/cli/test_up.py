@@ -41,6 +41,7 @@ def test_requirements_of_each_part_are_installed(part: str) -> None:
         ("controlplane", "towline_controlplane", None),
         ("gateway", "towline_gateway", None),
         ("agent run --name m --slots 2 --labels a=b", "towline_agent", ("TOWLINE_AGENT_SLOTS", "2")),
+        ("migrate --data-dir d -o json", "towline_controlplane.migrate", ("TOWLINE_DATA_DIR", "d")),
         ("admin audit --data-dir d -o json", "towline_controlplane.audit", ("TOWLINE_DATA_DIR", "d")),
     ],
 )

@@ -23,7 +23,7 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.services import convert
 from towline_controlplane.services.agent_messages import MAX_OUTPUT_BYTES
 from towline_controlplane.services.callers import Context, current_user, visible_owner
-from towline_controlplane.services.checks import found, refuse, wrong_labels
+from towline_controlplane.services.checks import found, refuse, wrong_labels, wrong_text
 from towline_controlplane.services.config_schemas import wrong_input
 from towline_controlplane.services.explanations import explanation_message, situation_of
 from towline_controlplane.services.outlines import Outline, Outlines
@@ -254,8 +254,7 @@ def _check_start(request: pb.StartRunRequest, value: object) -> None:
         wrong.append(Violation("input", "is larger than 1 MiB"))
     if abs(request.priority) > MAX_PRIORITY:
         wrong.append(Violation("priority", f"must be -{MAX_PRIORITY} to {MAX_PRIORITY}"))
-    if len(request.request_id) > MAX_REQUEST_ID_LENGTH:
-        wrong.append(Violation("requestId", f"must have at most {MAX_REQUEST_ID_LENGTH} characters"))
+    wrong += wrong_text(request.request_id, "requestId", 0, MAX_REQUEST_ID_LENGTH)
     refuse(wrong, wrong_labels(request.labels, "labels"))
 
 

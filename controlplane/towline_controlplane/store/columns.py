@@ -40,9 +40,12 @@ metadata = MetaData(
 )
 
 
+_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+
+
 def text_column(name: str, *, null: bool = False, default: str | None = None) -> Column[str]:
-    """Returns a column of text."""
-    return Column(name, Text, nullable=null, server_default=default)
+    """Returns a column of text, in the order of its bytes on any database."""
+    return Column(name, _TEXT, nullable=null, server_default=default)
 
 
 def count(name: str, *, default: str | None = None) -> Column[int]:

@@ -9,6 +9,7 @@ from typing import Any, LiteralString, cast
 
 import psycopg
 import sqlalchemy
+from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, NullPool
@@ -19,6 +20,7 @@ from towline_controlplane.store.statements import Batch, ManyRows, Statement
 
 _CONNECTION = {
     "connect_timeout": "10",
+    "client_encoding": "UTF8",
     "fallback_application_name": "towline-controlplane",
     # A server that vanished without a word is noticed after this long, also amid a statement.
     "keepalives_idle": "15",
@@ -143,11 +145,20 @@ class PostgresBackend:
         """Holds nothing beside its connections."""
 
     def _open(self) -> Driver:
-        return psycopg.connect(self._address, autocommit=True)
+        driver = psycopg.connect(self._address, autocommit=True)
+        driver.adapters.register_dumper(str, _TextDumper)
+        return driver
 
     def _execute(self, driver: Driver, statement: ManyRows, rows: Sequence[Sequence[object]]) -> "psycopg.Cursor[Any]":
         arrays = [_array(kind, column) for kind, column in zip(statement.types, zip(*rows, strict=True), strict=True)]
         return driver.execute(_text(statement), arrays, prepare=True)
+
+
+class _TextDumper(Dumper):
+    """Texts with a replacement for NUL, which PostgreSQL cannot hold: whatever finds its way here, nothing fails."""
+
+    def dump(self, obj: str) -> bytes:
+        return obj.replace("\0", "\ufffd").encode()
 
 
 def _text(statement: Statement | ManyRows) -> LiteralString:

@@ -51,13 +51,20 @@ class ManyRows:
     """Of the columns, in the words of PostgreSQL."""
 
 
+_NUL = json.dumps("\0").strip('"')
+
 Batch = tuple[ManyRows, Sequence[Sequence[object]]]
 """A statement and the rows it is for."""
 
 
 def as_json(items: Iterable[Item]) -> str:
-    """Returns the parameter for `{ids}` or `{keys}`: each item once and in order, as locks are to be taken."""
-    return json.dumps(sorted(set(items)))
+    """Returns the parameter for `{ids}` or `{keys}`: each item once and in order, as locks are to be taken.
+
+    What holds a NUL is left out: no stored text does, and PostgreSQL cannot read it.
+    """
+    wanted = sorted(set(items))
+    text = json.dumps(wanted)
+    return json.dumps([item for item in wanted if "\0" not in "".join(item)]) if _NUL in text else text
 
 
 def listed(names: Iterable[str], alias: str) -> str:
