@@ -4,6 +4,7 @@ Writers see what is committed when each statement begins and rely on row locks; 
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, LiteralString, cast
 
@@ -66,7 +67,30 @@ _AWAY = (
 """Beginnings of the SQLSTATEs of failures that are not the caller's."""
 
 
-Driver = psycopg.Connection[Any]
+_FIRST_ROWS = 200
+_PLANS_SECONDS = 10.0
+
+
+class Driver(psycopg.Connection[Any]):
+    """A connection that knows when its plans have become old.
+
+    A plan is made for tables as small as they were: one that reads all of an empty table is a bad one soon after. The
+    server looks again only once it has counted the rows anew, which may be minutes later.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.rows_written = 0
+        self._enough_rows = _FIRST_ROWS
+        self._planned_at = time.monotonic()
+
+    def has_old_plans(self) -> bool:
+        """Tells, once each time, whether rows have doubled or some seconds have passed."""
+        now = time.monotonic()
+        if self.rows_written < self._enough_rows and now - self._planned_at < _PLANS_SECONDS:
+            return False
+        self._enough_rows, self._planned_at = max(2 * self.rows_written, _FIRST_ROWS), now
+        return True
 
 
 class PostgresBackend:
@@ -99,6 +123,8 @@ class PostgresBackend:
 
     def begin(self, driver: Driver, *, writes: bool) -> int:
         """Begins a transaction and returns the time of the server's clock, in one round trip."""
+        if driver.has_old_plans():
+            driver.execute("DISCARD PLANS")
         if self._clock is not None:
             driver.execute(_BEGIN[writes])
             return self._clock()
@@ -145,12 +171,13 @@ class PostgresBackend:
         """Holds nothing beside its connections."""
 
     def _open(self) -> Driver:
-        driver = psycopg.connect(self._address, autocommit=True)
+        driver = Driver.connect(self._address, autocommit=True)
         driver.adapters.register_dumper(str, _TextDumper)
         return driver
 
     def _execute(self, driver: Driver, statement: ManyRows, rows: Sequence[Sequence[object]]) -> "psycopg.Cursor[Any]":
         arrays = [_array(kind, column) for kind, column in zip(statement.types, zip(*rows, strict=True), strict=True)]
+        driver.rows_written += len(rows)
         return driver.execute(_text(statement), arrays, prepare=True)
 
 
