@@ -15,6 +15,7 @@ from store_samples import a_step, add_run
 
 from towline_controlplane.errors import Unavailable
 from towline_controlplane.model import StepState
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import leases, queues, runs
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.postgres import PostgresBackend
@@ -62,7 +63,7 @@ class Failing:
 
     def __call__(self, tx: Transaction) -> int:
         self.tried += 1
-        queues.ensure_queues(tx, {f"try-{self.tried}": {}})
+        queues.ensure_queues(tx, {f"try-{self.tried}": Requirements()})
         if self.tried <= self.times:
             self.fail(tx)
         return self.tried
@@ -116,7 +117,7 @@ def test_a_connection_that_is_lost_before_the_commit_costs_nothing(postgres_url:
             assert set(await database.read(queues.all_queues)) == {"try-2"}
             with pytest.raises(Unavailable):
                 await database.write(Failing(lambda tx: tx.driver.execute(TERMINATE_SELF), times=100))
-            await database.write(lambda tx: queues.ensure_queues(tx, {"after": {}}))
+            await database.write(lambda tx: queues.ensure_queues(tx, {"after": Requirements()}))
             assert set(await database.read(queues.all_queues)) == {"try-2", "after"}
 
     asyncio.run(scenario())
@@ -129,9 +130,9 @@ def test_idle_connections_that_were_ended_are_made_anew(
         async with replicas(postgres_url, 1) as [database]:
             end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
             assert len(postgres.fetch(end, postgres_database)) >= 5
-            await database.write(lambda tx: queues.ensure_queues(tx, {"q": {}}))
+            await database.write(lambda tx: queues.ensure_queues(tx, {"q": Requirements()}))
             for _ in range(8):
-                assert await database.read(queues.all_queues) == {"q": {}}
+                assert await database.read(queues.all_queues) == {"q": Requirements()}
 
     asyncio.run(scenario())
 
@@ -317,7 +318,7 @@ def test_a_crash_of_the_server_amid_load_loses_nothing_acknowledged(private_post
                 number += 1
                 key = f"{name}-{number}"
                 try:
-                    await database.write(lambda tx, key=key: queues.ensure_queues(tx, {key: {}}))
+                    await database.write(lambda tx, key=key: queues.ensure_queues(tx, {key: Requirements()}))
                     stored.append(key)
                     another.set()
                 except Unavailable:
