@@ -205,3 +205,15 @@ def test_ids_and_texts_of_any_kind_are_kept(sqlite_url: str) -> None:
         await database.close()
 
     asyncio.run(scenario())
+
+
+def test_a_misuse_of_the_driver_is_told_as_it_is(sqlite_url: str) -> None:
+    async def misuse() -> None:
+        database = Database.open(sqlite_url)
+        try:
+            await database.read(lambda tx: tx.driver.execute("SELECT ?", ()))
+        finally:
+            await database.close()
+
+    with pytest.raises(sqlite3.ProgrammingError, match="binding"):
+        asyncio.run(misuse())

@@ -115,7 +115,7 @@ class SqliteBackend:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if not isinstance(cause, sqlite3.Error):
             return error
-        name = "_".join(cause.sqlite_errorname.split("_")[:2])
+        name = "_".join(getattr(cause, "sqlite_errorname", "").split("_")[:2])
         return Unavailable(f"the database cannot be used: {cause}") if name in _AWAY else error
 
     def close(self) -> None:
