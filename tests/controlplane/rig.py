@@ -211,17 +211,23 @@ async def control_plane(folder: Path, url: str = "", *, audited: bool = True) ->
     """
     url = url or f"sqlite:///{folder / 'towline.db'}"
     await asyncio.to_thread(upgrade, url)
-    clock = FakeClock()
+    async with serving(url, FakeClock()) as rig:
+        owner = User(OWNER, "o@example.com", "O", f"$2b${'x' * 56}", Role.USER, 1, rig.clock())
+        await rig.database.write(lambda tx: users.insert_user(tx, owner))
+        yield rig
+        breaches = (await audit_database(rig.database)).breaches if audited else ()
+        assert breaches == (), "\n".join(map(str, breaches))
+
+
+@contextlib.asynccontextmanager
+async def serving(url: str, clock: FakeClock) -> AsyncGenerator[Rig]:
+    """Opens a control plane, perhaps one more, on a database, with a doorbell of its own."""
     database = Database.open(url, clock=clock)
-    owner = User(OWNER, "o@example.com", "O", f"$2b${'x' * 56}", Role.USER, 1, clock())
-    await database.write(lambda tx: users.insert_user(tx, owner))
     doorbell = InProcessDoorbell()
     orchestrator = Orchestrator(database, doorbell, jitter=lambda: 0.5)
     committing = asyncio.create_task(orchestrator.run())
     try:
         yield Rig(database, doorbell, orchestrator, clock)
-        breaches = (await audit_database(database)).breaches if audited else ()
-        assert breaches == (), "\n".join(map(str, breaches))
     finally:
         committing.cancel()
         await asyncio.gather(committing, return_exceptions=True)

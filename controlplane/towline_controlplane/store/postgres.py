@@ -46,6 +46,9 @@ _WRITER_SETTINGS = (
     "SET enable_seqscan = off",
     "SET enable_hashjoin = off",
     "SET enable_mergejoin = off",
+    # Claims are read in the order of their index, up to their limit, never all of a queue.
+    "SET enable_bitmapscan = off",
+    "SET enable_sort = off",
 )
 
 _BEGIN: Mapping[bool, LiteralString] = {
