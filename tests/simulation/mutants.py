@@ -3,7 +3,8 @@
 The product keeps none of them; here they prove that a simulation which finds nothing has looked.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,8 +15,8 @@ from towline_controlplane.engine.lease import Standing, standing
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
 from towline_controlplane.group_commit import Waiting, commit_together
 from towline_controlplane.loops.offer_expiry import OfferExpiry
-from towline_controlplane.model import Attempt, Lease, Step, StepState
-from towline_controlplane.store import leases, logs
+from towline_controlplane.model import Attempt, Lease, Run, Step, StepState
+from towline_controlplane.store import leases, logs, runs
 from towline_controlplane.store.database import Database, Transaction
 
 
@@ -128,9 +129,23 @@ def _logs_with_gaps() -> AbstractContextManager[None]:
     return _replaced(logs, "append_many", trusting)
 
 
+def _unordered_locks() -> AbstractContextManager[None]:
+    """Runs are locked as they come."""
+    lock = runs.lock_runs
+
+    def unordered(tx: Transaction, run_ids: Collection[str]) -> dict[str, Run]:
+        found: dict[str, Run] = {}
+        for run_id in sorted(run_ids, key=lambda run_id: zlib.crc32(f"{run_id} {tx.now}".encode())):
+            found |= lock(tx, [run_id])
+        return found
+
+    return _replaced(runs, "lock_runs", unordered)
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "no_epoch_check": Mutant(_no_epoch_check, 60),
     "ack_before_commit": Mutant(_ack_before_commit, 20),
+    "unordered_locks": Mutant(_unordered_locks, 100),
     "no_fence": Mutant(_no_fence, 60),
     "no_gate": Mutant(_no_gate, 20),
     "no_offer_expiry": Mutant(_no_offer_expiry, 60),

@@ -22,7 +22,7 @@ from weather import Weather
 from towline.v1 import agent_service_pb2 as pb
 from towline.v1.agent_pb2 import AgentInfo
 from towline_agent.agent import Agent, Options
-from towline_agent.control_plane import AgentMustStop, ControlPlaneError, RequestRefused
+from towline_agent.control_plane import ControlPlaneError, RequestRefused, SessionReplaced
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
 from towline_agent.grpc_control_plane import CALL_SECONDS, PULL_GRACE_SECONDS, refusal
 from towline_agent.heartbeat import Heartbeat
@@ -326,6 +326,10 @@ class AgentHost:
         if len(running) > self.slots:
             self.defects.append(f"I19: {self.process.name} runs {len(running)} plugins in {self.slots} slots")
 
+    def _start_again(self, stopped: Process) -> None:
+        if self.process is stopped:
+            self.start()
+
     async def _live(self, process: Process) -> None:
         caller = Caller(self.name, process, credential_of(self.name))
         link = Link(self.network, caller, self.auditor.sent_logs)
@@ -335,9 +339,10 @@ class AgentHost:
         agent = Agent(link, TaskPulse(link), SimulatedSupervisor(self, process), options, lambda: 1 << 30, clock)
         try:
             await agent.run()
-        except AgentMustStop as error:
-            self.trace.note(process.name, f"must stop: {error}")
-            self.defects.append(f"{process.name} must stop: {error}")
+        except SessionReplaced:
+            # A Sync of the process before this one came late and took its place: an operator has to start it again.
+            self.trace.note(process.name, "stops, having been replaced")
+            self.network.later(self.weather.lease_seconds, self._start_again, process)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a defect
             self.defects.append(f"{process.name} ended with {error!r}")
 

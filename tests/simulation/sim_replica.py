@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sim_database import ProcessDatabase
 from sim_network import Caller, Network
 from sim_trace import Trace
 from virtual_loop import Process, VirtualLoop, context_of
@@ -19,7 +20,6 @@ from towline_controlplane.model import User
 from towline_controlplane.services import callers
 from towline_controlplane.settings import Settings
 from towline_controlplane.sources import Sources
-from towline_controlplane.store.database import Database
 
 
 @dataclass(eq=False, slots=True)
@@ -62,7 +62,7 @@ class Replica:
     network: Network
     trace: Trace
     doorbells: list[LossyDoorbell]
-    database: Callable[[], Database]
+    connect: Callable[[], ProcessDatabase]
     chance: random.Random
     names: "itertools.count[int]"
     folder: Path
@@ -70,6 +70,7 @@ class Replica:
     defects: list[str]
     process: Process = field(init=False)
     parts: Parts = field(init=False)
+    database: ProcessDatabase = field(init=False)
     _starts: int = 0
 
     def start(self) -> None:
@@ -96,7 +97,8 @@ class Replica:
         )
         doorbell = LossyDoorbell(self.chance, self.weather, self.network, self.doorbells)
         self.doorbells.append(doorbell)
-        self.parts = assemble(settings, self.database(), doorbell, sources)
+        self.database = self.connect()
+        self.parts = assemble(settings, self.database, doorbell, sources)
         for duty in self.parts.duties:
             self.loop.create_task(self._do(duty))
 

@@ -49,12 +49,13 @@ class Visit:
 def draw_visits(chance: random.Random, workflow_ids: list[str], storm_seconds: float) -> list[Visit]:
     """Draws who starts what when."""
     visits: list[Visit] = []
-    for _ in range(chance.choice((1, 2, 3, 5))):
+    spread = chance.choice((0.5, storm_seconds / 2))
+    for _ in range(chance.choice((1, 2, 4, 8))):
         commands = [
             (chance.uniform(0, 10), chance.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0])
             for _ in range(chance.choice((0, 0, 0, 1, 2, 4)))
         ]
-        visits.append(Visit(chance.choice(workflow_ids), chance.uniform(0, storm_seconds / 2), tuple(commands)))
+        visits.append(Visit(chance.choice(workflow_ids), chance.uniform(0, spread), tuple(commands)))
     return visits
 
 

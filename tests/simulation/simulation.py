@@ -23,7 +23,8 @@ import structlog
 from google.protobuf.message import Message
 from sim_agent import AgentHost
 from sim_auditor import Auditor
-from sim_database import DatabaseClock, ProcessDatabase, UnsyncedBackend, fresh_database
+from sim_database import DatabaseClock, ProcessDatabase, SharedDatabase, fresh_database
+from sim_locks import RowLocks
 from sim_network import Caller, Network
 from sim_replica import LossyDoorbell, Replica
 from sim_trace import Trace
@@ -34,7 +35,6 @@ from weather import Weather, draw
 from towline.v1 import run_service_pb2 as pb
 from towline_controlplane.audit.auditor import audit_database
 from towline_controlplane.errors import InvalidState, TowlineError, Unavailable
-from towline_controlplane.store.database import Database
 
 _PATIENCE_SECONDS = 400.0
 _AFTERMATH_SECONDS = 14.0
@@ -88,7 +88,9 @@ class Simulation:
         self.dags = {f"w{number}": draw_dag(work) for number in range(3)}
         self.visits = draw_visits(work, list(self.dags), self.weather.storm_seconds)
         file = fresh_database(folder)
-        self._database = Database(UnsyncedBackend(file, self.clock))
+        locks = RowLocks(self.defects) if self.weather.replicas > 1 else None
+        self._shared = SharedDatabase(file, self.clock, locks, self._draw_lock_pause)
+        self._database = self._shared.database
         self.auditor = Auditor(file, self.dags, self.clock, self.defects)
         self.replicas = self._make_replicas()
         self.network.servers = list(self.replicas)
@@ -246,6 +248,8 @@ class Simulation:
         self.network.died(host.process)
         if isinstance(host, AgentHost):
             self._disks_kept &= host.killed()
+        else:
+            host.database.died()
         back = self._faults.choice((0.05, 1.0, self.weather.lease_seconds, self.weather.lease_seconds * 2))
         self.network.later(back, host.start)
 
@@ -262,6 +266,9 @@ class Simulation:
         slow = self._pace.random() < self.weather.slow_work
         before = self._pace.uniform(1, 6) if slow else self._pace.expovariate(1 / mean)
         return before, self._pace.expovariate(1 / mean)
+
+    def _draw_lock_pause(self) -> float:
+        return 0.0 if self._calm else self._pace.choice((0.0, 0.01, 0.3))
 
     # Watching
 
@@ -302,7 +309,7 @@ class Simulation:
                 trace=self.trace,
                 doorbells=doorbells,
                 network=self.network,
-                database=partial(ProcessDatabase, self._database, self._fails, chance),
+                connect=partial(ProcessDatabase, self._shared, self._fails, chance),
                 chance=self._chance(f"replica-{number}"),
                 names=names,
                 folder=self._folder,
