@@ -61,12 +61,13 @@ class ReportLoop:
             self._backoff.reset()
             self._settle(batch, response)
             self._intake.take(asked, response.offers, self._attempts.start)
-            self._intake.changed.set()
 
     async def _something_to_send(self) -> None:
         if self._outbox.littered:
             await self._outbox.sweep()
         while not self._outbox:
+            # Whoever took the last result away, a verdict or a release: now it is for the Pull to ask for work.
+            self._intake.changed.set()
             await self._outbox.sweep()
             self._attempts.concluded()
             if not self._outbox:

@@ -17,6 +17,7 @@ from towline_agent.control_plane import (
     CredentialRefused,
     SessionReplaced,
     SessionUnknown,
+    Unavailable,
 )
 from towline_agent.execution import Exit, Launch, OnOutput, OutputStream
 from towline_agent.holdings import lease_key
@@ -92,6 +93,27 @@ def test_a_forgotten_session_is_introduced_again(tmp_path: Path, call: str) -> N
             await fake.until(lambda: len(fake.results) == 2)
             assert sum(sync.HasField("info") for sync in fake.syncs) >= 2
             assert fake.syncs[0].info.labels == {"zone": "a"}
+            await settled(world)
+
+    run(scenario)
+
+
+def test_work_is_asked_for_again_once_the_last_result_is_released(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, slots=1) as world:
+            fake = world.control_plane
+            end, offer = world.supervisor.hold("long"), make_offer("long")
+            fake.offer(offer)
+            await world.supervisor.started("long")
+            fake.errors["report"] = deque([Unavailable("lost")] * 1000)
+            end.set_result(DONE)
+            await fake.until(lambda: world.files("results"))
+            fake.direct(Directive.RELEASE, offer.lease)
+            await fake.until(lambda: not world.files("results"))
+            del fake.errors["report"]
+            fake.offer(make_offer("next"))
+            await fake.until(lambda: fake.results)
+            assert list(fake.results) == ["next"]
             await settled(world)
 
     run(scenario)
