@@ -45,9 +45,13 @@ def _reachable(table: Mapping[Any, frozenset[Any]]) -> dict[str, set[str]]:
     return found
 
 
+def _with_retry(table: Mapping[Any, frozenset[Any]], retry: Mapping[Any, frozenset[Any]]) -> dict[Any, frozenset[Any]]:
+    return {state: following | retry.get(state, frozenset()) for state, following in table.items()}
+
+
 _REACHABLE = {
-    "runs": _reachable(transitions.RUN),
-    "steps": _reachable(transitions.STEP),
+    "runs": _reachable(_with_retry(transitions.RUN, transitions.RUN_RETRY)),
+    "steps": _reachable(_with_retry(transitions.STEP, transitions.STEP_RETRY)),
     "attempts": _reachable(transitions.ATTEMPT),
 }
 
@@ -194,6 +198,8 @@ class Auditor:
     def _check_transition(self, table: str, key: Any, old: Row, new: Row) -> None:
         legal = new["state"] in _REACHABLE[table][old["state"]]
         self._demand(legal, f"{table} {key}: {old['state']} → {new['state']} is not a transition")
+        if table == "runs" and old["state"] in _TERMINAL[table] and new["state"] not in _TERMINAL[table]:
+            self._cancelled.discard(key)  # a retry begins the run again
         still_ended = old["state"] in _TERMINAL[table] and new["state"] == old["state"]
         changed = [name for name in old if old[name] != new[name]] if still_ended else []
         self._demand(not changed, f"I1, I6: {table} {key} has ended as {old['state']} and changed {changed}")
@@ -219,7 +225,7 @@ class Auditor:
         if by_silence:
             live = [each for each in self._running(key) if each.key == _key_of(last)]
             self._demand(not live, f"I27: {key} was given away while {_who(live)} still ran it")
-        if self._node(key)["sideEffects"] == "UNSAFE":
+        if self._node(key)["sideEffects"] == "UNSAFE" and last["number"] > self.row("steps", key)["attempt_base"]:
             self._demand(last["report_digest"] is not None, f"UNSAFE {key} was run again after a loss")
 
     def _check_attempt(self, key: tuple[str, str, int], attempt: Row) -> None:

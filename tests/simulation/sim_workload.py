@@ -33,8 +33,9 @@ COMMANDS: Mapping[str, Command] = {
     "pause": Command("RunService/PauseRun", pb.PauseRunRequest),
     "resume": Command("RunService/ResumeRun", pb.ResumeRunRequest),
     "cancel": Command("RunService/CancelRun", pb.CancelRunRequest),
+    "retry": Command("RunService/RetryRun", pb.RetryRunRequest),
 }
-_WEIGHTS = {"pause": 3, "resume": 3, "cancel": 2}
+_WEIGHTS = {"pause": 3, "resume": 3, "cancel": 2, "retry": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,10 @@ def _node(chance: random.Random, name: str, sources: list[str]) -> dict[str, Any
             "maxAttempts": chance.choice((1, 2, 4)),
             "backoffMs": chance.choice((0, 500, 4_000)),
             "maxLost": chance.choice((0, 1, 5)),
+            "strategy": chance.choice(("FIXED", "EXPONENTIAL")),
+            "retryOn": chance.choice(([], [], ["TIMEOUT"], ["TRANSIENT", "PERMANENT"])),
         },
+        "queueTimeoutMs": chance.choice((0, 0, 0, 3_000)),
         "config": {},
     }
     if sources and chance.random() < 0.3:
