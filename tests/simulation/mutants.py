@@ -143,10 +143,10 @@ def _unordered_locks() -> AbstractContextManager[None]:
 
 
 MUTANTS: Mapping[str, Mutant] = {
-    "no_epoch_check": Mutant(_no_epoch_check, 60),
+    "no_epoch_check": Mutant(_no_epoch_check, 120),
     "ack_before_commit": Mutant(_ack_before_commit, 20),
-    "unordered_locks": Mutant(_unordered_locks, 100),
-    "no_fence": Mutant(_no_fence, 60),
+    "unordered_locks": Mutant(_unordered_locks, 120),
+    "no_fence": Mutant(_no_fence, 120),
     "no_gate": Mutant(_no_gate, 20),
     "no_offer_expiry": Mutant(_no_offer_expiry, 60),
     "logs_with_gaps": Mutant(_logs_with_gaps, 60),

@@ -14,6 +14,8 @@ from simulation import simulate
 CHUNK = 10
 CHUNKS = range(0, 200, CHUNK)
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.mark.parametrize("first", CHUNKS)
 def test_nothing_breaks(first: int) -> None:
