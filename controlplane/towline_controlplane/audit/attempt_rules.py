@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from towline_controlplane.audit.findings import Findings, RunRows
 from towline_controlplane.engine.handout import execution_key
+from towline_controlplane.engine.retry import RetryPolicy, may_retry
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
-from towline_controlplane.model import Attempt, AttemptState, FailureClass, Step, StepState
+from towline_controlplane.model import Attempt, AttemptState, Step, StepState
 
 _FAILED = (AttemptState.FAILED, AttemptState.TIMED_OUT)
 _REPORTED = (AttemptState.SUCCEEDED, *_FAILED)
@@ -20,7 +21,7 @@ def check_attempts(rows: RunRows, findings: Findings) -> None:
         own = rows.attempts.get(step.node_id, ())
         _check_numbers(rows, step, own, findings)
         _check_lease(step, own, findings)
-        _check_order(step, own, findings)
+        _check_order(rows.dag.nodes[rows.dag.by_id[step.node_id]].retry, step, own, findings)
         for attempt in own:
             _check_attempt(attempt, findings)
 
@@ -57,7 +58,7 @@ def _still_open(own: Sequence[Attempt]) -> list[int]:
     return [attempt.number for attempt in own if attempt.state not in ATTEMPT_TERMINAL]
 
 
-def _check_order(step: Step, own: Sequence[Attempt], findings: Findings) -> None:
+def _check_order(policy: RetryPolicy, step: Step, own: Sequence[Attempt], findings: Findings) -> None:
     """Only a success ends a step as SUCCEEDED (I7); a retry follows what may be retried, in its time (I13)."""
     counted = [attempt for attempt in own if attempt.number > step.attempt_base]
     winners = [attempt.number for attempt in counted if attempt.state is AttemptState.SUCCEEDED]
@@ -65,8 +66,9 @@ def _check_order(step: Step, own: Sequence[Attempt], findings: Findings) -> None
     findings.equal("I7", "winning attempts", expected, winners, step.node_id)
     for attempt, _next in itertools.pairwise(counted):
         if attempt.state in _FAILED and attempt.error is not None:
-            what = f"class of the failure of attempt {attempt.number}, which was retried"
-            findings.equal("I13", what, FailureClass.TRANSIENT, attempt.error.kind, step.node_id)
+            what = f"failure of attempt {attempt.number}, which was retried: {attempt.error.kind} {attempt.error.code}"
+            allowed = may_retry(policy, attempt.error, failures=0)
+            findings.equal("I13", f"{what}: may be retried", expected=True, found=allowed, node_id=step.node_id)
     if own and own[-1].number == step.next_attempt:
         what = f"create_time of attempt {step.attempt}"
         findings.at_least("I13", what, step.not_before, own[-1].create_time, step.node_id)
