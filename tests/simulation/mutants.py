@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from towline_agent.heartbeat import LeaseClock
 from towline_controlplane import log_writer, orchestrator, submissions
 from towline_controlplane.engine.lease import Standing, standing
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
@@ -84,15 +83,6 @@ def _ack_before_commit() -> Generator[None]:
         yield
 
 
-def _no_fence() -> AbstractContextManager[None]:
-    """An agent believes in its leases for ever."""
-
-    def never(self: LeaseClock, now: float) -> float | None:
-        return None
-
-    return _replaced(LeaseClock, "remaining", never)
-
-
 def _no_gate() -> AbstractContextManager[None]:
     """Claims do not look at the time before which a step must not run."""
     select = leases.select_claimable
@@ -146,7 +136,6 @@ MUTANTS: Mapping[str, Mutant] = {
     "no_epoch_check": Mutant(_no_epoch_check, 120),
     "ack_before_commit": Mutant(_ack_before_commit, 20),
     "unordered_locks": Mutant(_unordered_locks, 120),
-    "no_fence": Mutant(_no_fence, 120),
     "no_gate": Mutant(_no_gate, 20),
     "no_offer_expiry": Mutant(_no_offer_expiry, 60),
     "logs_with_gaps": Mutant(_logs_with_gaps, 60),
