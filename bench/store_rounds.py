@@ -52,20 +52,25 @@ class Rounds:
         runs.insert_runs(tx, new, steps, ())
 
     def _lease(self, tx: Transaction) -> list[StepKey]:
-        steps = leases.select_claimable(tx, ["queue"], self.batch)
-        locked = runs.lock_runs(tx, {step.run_id for step in steps})
+        claimable = leases.lock_claimable(tx, ["queue"], self.batch)
+        steps = runs.load_steps(tx, claimable.keys)
+        locked = _by_id(runs.load_runs(tx, claimable.event_counts))
         events = [_event(locked, step, EventType.STEP_READY, tx.now) for step in steps]
         leased = [replace(s, state=StepState.LEASED, attempt=1, epoch=s.epoch + 1, agent_id="agent") for s in steps]
         runs.save_changes(tx, locked.values(), leased, [_attempt(step, tx.now) for step in steps], events)
         return [(step.run_id, step.node_id) for step in steps]
 
     def _complete(self, tx: Transaction) -> None:
-        locked = runs.lock_runs(tx, {run_id for run_id, _ in self.held})
+        locked = _by_id(runs.load_runs(tx, runs.lock_runs(tx, {run_id for run_id, _ in self.held})))
         steps, attempts = runs.load_steps(tx, self.held), runs.load_newest_attempts(tx, self.held)
         events = [_event(locked, step, EventType.STEP_SUCCEEDED, tx.now) for step in steps]
         done = [replace(s, state=StepState.SUCCEEDED, output='{"text":"HELLO"}', end_time=tx.now) for s in steps]
         ended = [replace(a, state=AttemptState.SUCCEEDED, start_time=tx.now, end_time=tx.now) for a in attempts]
         runs.save_changes(tx, locked.values(), done, ended, events)
+
+
+def _by_id(found: list[Run]) -> dict[str, Run]:
+    return {run.id: run for run in found}
 
 
 def _run(number: int) -> Run:

@@ -16,16 +16,17 @@ from towline_controlplane.errors import Unavailable
 from towline_controlplane.store.database import Database, Transaction
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 R = TypeVar("R")
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting(Generic[T]):
+class Waiting(Generic[T_co]):
     """An item and the future that its sender awaits."""
 
-    item: T
+    item: T_co
     answer: asyncio.Future[Any]
     context: Mapping[str, Any] = field(default_factory=get_contextvars)
     """What the logs say of the call that sent it, such as its request id."""

@@ -1,13 +1,15 @@
-"""Hands ready steps to an agent, in a transaction of its own: what each offer carries is put together here."""
+"""Hands ready steps to agents, in the commit that takes their results: what each offer carries is put together here."""
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import islice
 
-from towline_controlplane.blueprints import Blueprint, Blueprints
-from towline_controlplane.engine.handout import Handout, Holder, hand_out
+from towline_controlplane.engine.handout import Holder
 from towline_controlplane.engine.placement import free_slots
+from towline_controlplane.ledger import Ledger
 from towline_controlplane.model import Attempt, Output, PluginRef, Run, Step
-from towline_controlplane.store import agents, leases, runs
+from towline_controlplane.store import agents
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.tokens import fingerprint
 
@@ -48,92 +50,76 @@ class Served:
     """How many it could have got: all that it wanted, unless fewer of its slots are free."""
 
 
-def serve_within_slots(
-    tx: Transaction, claims: Sequence[Claim], lease: Callable[[Claim], Sequence[StepOffer]]
+def serve(
+    ledger: Ledger, claims: Sequence[Claim], new_token: Callable[[], str], chance: Callable[[], float]
 ) -> list[Served]:
-    """Serves claims with `lease`, one after the other, and never more of an agent's than its slots allow (I19).
+    """Leases ready steps to the agents that claim: each to one alone, with a rising epoch and a fresh token.
+
+    What the commit has made ready is among them. `chance` in [0, 1) picks the queue that is asked first.
+    """
+    ledger.save()
+    rooms = _Rooms(ledger.tx, claims)
+    wants = [rooms.take(claim, claim.want) for claim in claims]
+    alike: defaultdict[frozenset[str], list[int]] = defaultdict(list)
+    for number, want in enumerate(wants):
+        if want:
+            alike[frozenset(claims[number].queue_ids)].append(number)
+    offers: list[list[StepOffer]] = [[] for _ in claims]
+    for queue_ids, numbers in alike.items():
+        ledger.save()
+        steps = iter(ledger.claimable(queue_ids, sum(wants[number] for number in numbers), chance()))
+        for number in numbers:
+            claim = claims[number]
+            offers[number] = [_lease(ledger, step, claim, new_token()) for step in islice(steps, wants[number])]
+            rooms.give_back(claim, wants[number] - len(offers[number]))
+    return [
+        Served(tuple(given), len(given) + rooms.take(claim, claim.want - len(given)))
+        for claim, given in zip(claims, offers, strict=True)
+    ]
+
+
+class _Rooms:
+    """How many more steps agents can be given: never more than their slots allow (I19).
 
     The slots are counted under the lock of the agent: nobody else gives it anything meanwhile, and once a drain is
     committed nothing is given any more. An earlier session of an agent gets nothing, nor does one whose lease is over,
     even if it still seems to wait: its connection may lead nowhere, and what it were given would be lost with it.
     """
-    known = agents.lock_agents(tx, {claim.agent_id for claim in claims})
-    free = {
-        (agent.id, agent.session_id): free_slots(agent, listed.running, tx.now)
-        for listed in known.values()
-        for agent in (listed.agent,)
-    }
-    served: list[Served] = []
-    for claim in claims:
+
+    def __init__(self, tx: Transaction, claims: Sequence[Claim]) -> None:
+        known = agents.lock_agents(tx, {claim.agent_id for claim in claims}) if claims else {}
+        self._free = {
+            (listed.agent.id, listed.agent.session_id): free_slots(listed.agent, listed.running, tx.now)
+            for listed in known.values()
+        }
+
+    def take(self, claim: Claim, want: int) -> int:
+        """Takes up to `want`; returns how many there were."""
         holder = claim.agent_id, claim.session_id
-        room = min(claim.want, free.get(holder, 0))
-        offers = lease(replace(claim, want=room)) if room else ()
-        if offers:
-            free[holder] -= len(offers)
-        served.append(Served(offers, room))
-    return served
+        taken = min(want, self._free.get(holder, 0))
+        if taken:
+            self._free[holder] -= taken
+        return taken
+
+    def give_back(self, claim: Claim, count: int) -> None:
+        """Takes back what was not used."""
+        self._free[claim.agent_id, claim.session_id] += count
 
 
-def claim_many(
-    tx: Transaction, claim: Claim, blueprints: Blueprints, new_token: Callable[[], str], chance: float
-) -> list[StepOffer]:
-    """Leases up to `want` ready steps to the agent: each to it alone, with a rising epoch and a fresh token.
-
-    `chance` in [0, 1) picks the queue that is asked first.
-    """
-    steps = leases.select_claimable(tx, claim.queue_ids, claim.want, chance)
-    if not steps:
-        return []
-    locked = runs.lock_runs(tx, sorted({step.run_id for step in steps}))
-    handed: list[tuple[Handout, str]] = []
-    for step in steps:
-        token = new_token()
-        holder = Holder(
-            claim.agent_id, claim.session_id, fingerprint(token), tx.now + int(claim.offer_seconds * 1_000_000)
-        )
-        handout = hand_out(locked[step.run_id], step, holder, tx.now)
-        locked[step.run_id] = handout.run
-        handed.append((handout, token))
-    runs.save_changes(
-        tx,
-        locked.values(),
-        [handout.step for handout, _ in handed],
-        [handout.attempt for handout, _ in handed],
-        [handout.event for handout, _ in handed],
-    )
-    return _offers(tx, handed, blueprints)
-
-
-def _offers(tx: Transaction, handed: Sequence[tuple[Handout, str]], blueprints: Blueprints) -> list[StepOffer]:
-    prints = {handout.run.version_id: blueprints.of_run(tx, handout.run) for handout, _ in handed}
-    outputs = runs.load_outputs(
-        tx,
-        {
-            (handout.run.id, source)
-            for handout, _ in handed
-            for source in _predecessors(prints[handout.run.version_id], handout.step)
-        },
-    )
-    return [_offer(handout, token, prints[handout.run.version_id], outputs) for handout, token in handed]
-
-
-def _offer(handout: Handout, token: str, blueprint: Blueprint, outputs: dict[tuple[str, str], Output]) -> StepOffer:
-    step = handout.step
-    node = blueprint.dag.nodes[step.position]
-    plugin = blueprint.plugins[step.node_id]
-    sources = _predecessors(blueprint, step)
+def _lease(ledger: Ledger, step: Step, claim: Claim, token: str) -> StepOffer:
+    expire_time = ledger.tx.now + int(claim.offer_seconds * 1_000_000)
+    holder = Holder(claim.agent_id, claim.session_id, fingerprint(token), expire_time)
+    handout = ledger.hand_out(step, holder)
+    blueprint = ledger.blueprint(step.run_id)
+    node, plugin = blueprint.dag.nodes[step.position], blueprint.plugins[step.node_id]
     return StepOffer(
         run=handout.run,
-        step=step,
+        step=handout.step,
         attempt=handout.attempt,
         token=token,
         plugin=plugin,
         timeout_ms=node.timeout_ms or plugin.timeout_ms,
         memory_limit_mb=node.memory_limit_mb or plugin.memory_limit_mb,
         config=step.config if step.config is not None else blueprint.configs[step.position],
-        inputs={source: outputs[step.run_id, source] for source in sources if (step.run_id, source) in outputs},
+        inputs=ledger.inputs(step),
     )
-
-
-def _predecessors(blueprint: Blueprint, step: Step) -> list[str]:
-    return [blueprint.dag.nodes[source].id for source in blueprint.dag.incoming[step.position]]

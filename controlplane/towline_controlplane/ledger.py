@@ -5,23 +5,25 @@ The only place that pairs the engine with the store. It lives for one transactio
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.engine.advance import advance
 from towline_controlplane.engine.commands import Command, EndRun, Propagate, Retry
 from towline_controlplane.engine.creation import RunRequest, create_run
 from towline_controlplane.engine.graph import Dag
+from towline_controlplane.engine.handout import Handout, Holder, hand_out
 from towline_controlplane.engine.transitions import RUN_TERMINAL
 from towline_controlplane.engine.view import Decision, View, references, successors
 from towline_controlplane.fairness import FairShares
-from towline_controlplane.model import Attempt, Event, Run, Step, StepState
+from towline_controlplane.frozen import replace
+from towline_controlplane.model import Attempt, Output, Run, Step, StepState
 from towline_controlplane.store import concurrency, leases, released_blobs, retention, runs
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.runs import Request, RequestKey
-
-StepKey = tuple[str, str]
+from towline_controlplane.store.runs import Request, RequestKey, StepKey
+from towline_controlplane.unsaved import Unsaved
+from towline_controlplane.views import Views, forget_bulk
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,10 @@ class Changes:
     """What a commit did, for those who are told after it."""
 
     now: int
-    steps: dict[StepKey, Step] = field(default_factory=dict[StepKey, Step])
-    attempts: dict[tuple[str, str, int], Attempt] = field(default_factory=dict[tuple[str, str, int], Attempt])
-    events: list[Event] = field(default_factory=list[Event])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    steps: dict[StepKey, Step] = field(default_factory=dict[StepKey, Step])
+    views: list[View] = field(default_factory=list[View])
+    """What is known of the runs from now on."""
 
     @property
     def admits(self) -> bool:
@@ -61,17 +63,19 @@ class Ledger:
     """Views of the runs that a batch of submissions touches, and what has become of their rows."""
 
     def __init__(
-        self, tx: Transaction, blueprints: Blueprints, shares: FairShares, jitter: Callable[[], float]
+        self, tx: Transaction, blueprints: Blueprints, shares: FairShares, views: Views, jitter: Callable[[], float]
     ) -> None:
         self.tx = tx
-        self.changes = Changes(tx.now)
+        self._changes = Changes(tx.now)
         self._blueprints = blueprints
         self._shares = shares
+        self._remembered = views
         self._jitter = jitter
         self._views: dict[str, View] = {}
+        self._loaded: set[StepKey] = set()
         self._requests: dict[RequestKey, Request] = {}
-        self._created: set[str] = set()
         self._deleted: set[str] = set()
+        self._unsaved = Unsaved()
         self._ended: defaultdict[str, list[str]] = defaultdict(list)
 
     def load(self, needs: Iterable[Needs]) -> None:
@@ -83,17 +87,14 @@ class Ledger:
         opened = {run_id for need in wanted for run_id in need.open_runs}
         whole = {run_id for need in wanted for run_id in need.whole_runs}
         run_ids = {run_id for run_id, _ in keys} | opened | whole
-        for run in runs.lock_runs(self.tx, sorted(run_ids)).values():
-            self._views[run.id] = self._view_of(run)
-        known = sorted(key for key in keys if key[0] in self._views)
-        self._take(runs.load_steps(self.tx, known))
+        if run_ids:
+            self._open(runs.lock_runs(self.tx, run_ids))
+        self._load_steps(keys)
         for run_id in sorted(opened & self._views.keys()):
             self._take(runs.load_open_steps(self.tx, run_id))
         for run_id in sorted(whole & self._views.keys()):
             self._take(runs.load_all_steps(self.tx, run_id))
-        held = [(s.run_id, s.node_id) for view in self._views.values() for s in view.steps.values() if s.attempt]
-        for attempt in runs.load_newest_attempts(self.tx, held):
-            self._views[attempt.run_id].attempts[attempt.node_id] = attempt
+        self._load_attempts(key for key in (*keys, *self._loaded) if key[0] in self._views)
 
     def run(self, run_id: str) -> Run | None:
         """Returns a loaded run as the batch has it, None if it does not exist."""
@@ -117,8 +118,7 @@ class Ledger:
     def create(self, blueprint: Blueprint, request: RunRequest) -> Run:
         """Adds a new run with all its steps."""
         view, decision = create_run(blueprint.dag, request, self.tx.now)
-        self._views[request.run_id] = view
-        self._created.add(request.run_id)
+        self._views[request.run_id] = self._unsaved.created[request.run_id] = view
         self._note(view, decision)
         return view.run
 
@@ -170,73 +170,133 @@ class Ledger:
                 self._load_outputs(view, view.dag.policies.references)
                 self.decide(run_id, EndRun())
 
-    def save(self) -> Changes:
-        """Writes every changed row once."""
+    def claimable(self, queue_ids: Collection[str], limit: int, chance: float) -> list[Step]:
+        """Returns steps that can be handed out, as saved, in their order; their inputs are loaded."""
+        found = leases.lock_claimable(self.tx, queue_ids, limit, chance)
+        self._open(found.event_counts)
+        self._load_steps(found.keys)
+        steps = [self._views[run_id].steps[node_id] for run_id, node_id in found.keys]
+        due = [step for step in steps if leases.is_claimable(step, self.tx.now)]
+        self._load_steps((step.run_id, source) for step in due for source in self._sources(step))
+        return due
+
+    def hand_out(self, step: Step, holder: Holder) -> Handout:
+        """Gives a claimable step to `holder`."""
+        view = self._views[step.run_id]
+        handout = hand_out(view.run, step, holder, self.tx.now)
+        self._note(view, handout.decision)
+        return handout
+
+    def inputs(self, step: Step) -> dict[str, Output]:
+        """Returns the outputs of the predecessors of a claimable step that have one, by node id."""
+        steps = self._views[step.run_id].steps
+        sources = ((node_id, steps[node_id]) for node_id in self._sources(step))
+        return {
+            node_id: Output(source.output, source.output_digest)
+            for node_id, source in sources
+            if source.output is not None or source.output_digest is not None
+        }
+
+    def blueprint(self, run_id: str) -> Blueprint:
+        """Returns the blueprint of a loaded run."""
+        return self._blueprints.of_run(self.tx, self._views[run_id].run)
+
+    def save(self) -> None:
+        """Writes every row that has changed since the last save once."""
         self._enqueue()
-        views = [self._views[run_id] for run_id in self._created]
-        runs.insert_runs(
-            self.tx,
-            [view.run for view in views],
-            [step for view in views for step in view.steps.values()],
-            [event for event in self.changes.events if event.run_id in self._created],
-        )
-        runs.save_changes(
-            self.tx,
-            [run for run in self.changes.runs.values() if run.id not in self._created],
-            [step for step in self.changes.steps.values() if step.run_id not in self._created],
-            self.changes.attempts.values(),
-            [event for event in self.changes.events if event.run_id not in self._created],
-        )
-        ended = [r.id for r in self.changes.runs.values() if r.concurrency_group and r.state in RUN_TERMINAL]
+        self._unsaved.save(self.tx)
+        ended = [r.id for r in self._unsaved.runs.values() if r.concurrency_group and r.state in RUN_TERMINAL]
         if ended:
             concurrency.release_slots(self.tx, ended)
         if self._deleted:
             retention.hide_runs(self.tx, self._deleted)
-        return self.changes
+        self._changes.runs.update(self._unsaved.runs)
+        self._changes.steps.update(self._unsaved.steps)
+        self._unsaved = Unsaved()
+        self._deleted.clear()
+
+    def close(self) -> Changes:
+        """Returns what all saves have changed, and the views for commits to come."""
+        for run_id, node_id in self._loaded | self._changes.steps.keys():
+            if run_id in self._views:
+                forget_bulk(self._views[run_id], node_id)
+        self._changes.views.extend(self._views.values())
+        return self._changes
 
     def _enqueue(self) -> None:
         """Gives every step that became READY its place among those of other owners."""
-        enqueued = [step for step in self.changes.steps.values() if step.state is StepState.READY and not step.fair_key]
+        enqueued = [
+            step for step in self._unsaved.steps.values() if step.state is StepState.READY and not step.fair_key
+        ]
         heads = leases.first_fair_keys(self.tx, {(step.queue_id, step.priority) for step in enqueued})
         for step in enqueued:
             view = self._views[step.run_id]
             lane = (step.queue_id, step.priority)
             key = self._shares.next_key(lane, view.run.owner_id, heads, self.tx.now)
             placed = replace(step, fair_key=key)
-            view.steps[step.node_id] = self.changes.steps[step.run_id, step.node_id] = placed
+            view.steps[step.node_id] = self._unsaved.steps[step.run_id, step.node_id] = placed
 
     def _note(self, view: View, decision: Decision) -> None:
+        self._unsaved.note(view, decision)
         view.apply(decision)
-        run_id = view.run.id
-        self.changes.runs[run_id] = decision.run
-        self.changes.steps.update(((run_id, step.node_id), step) for step in decision.steps)
-        self.changes.attempts.update(((run_id, a.node_id, a.number), a) for a in decision.attempts)
-        self.changes.events.extend(decision.events)
         if decision.ended:
-            self._ended[run_id].extend(decision.ended)
+            self._ended[view.run.id].extend(decision.ended)
 
     def _view_of(self, run: Run) -> View:
         blueprint = self._blueprints.of_run(self.tx, run)
         return View(blueprint.dag, run, json.loads(run.input) if blueprint.reads_input else None)
 
+    def _open(self, event_counts: Mapping[str, int]) -> None:
+        """Gets views of locked runs whose newest events have these numbers."""
+        for run_id in event_counts.keys() - self._views.keys():
+            view = self._remembered.take(run_id, event_counts[run_id])
+            if view is not None:
+                self._views[run_id] = view
+        missing = event_counts.keys() - self._views.keys()
+        for run in runs.load_runs(self.tx, missing) if missing else ():
+            self._views[run.id] = self._view_of(run)
+
+    def _sources(self, step: Step) -> list[str]:
+        dag = self._views[step.run_id].dag
+        return [dag.nodes[source].id for source in dag.incoming[step.position]]
+
     def _load_behind(self, wave: dict[str, list[str]]) -> None:
         referred = {run_id: references(self._views[run_id].dag, ended) for run_id, ended in wave.items()}
-        missing: set[StepKey] = set()
-        for run_id, ended in wave.items():
-            view = self._views[run_id]
-            wanted = successors(view.dag, ended) | referred[run_id]
-            missing.update((run_id, node_id) for node_id in wanted if node_id not in view.steps)
-        self._take(runs.load_steps(self.tx, sorted(missing)))
+        self._load_steps(
+            (run_id, node_id)
+            for run_id, ended in wave.items()
+            for node_id in successors(self._views[run_id].dag, ended) | referred[run_id]
+        )
         for run_id, node_ids in referred.items():
             self._parse_outputs(self._views[run_id], node_ids)
 
     def _load_outputs(self, view: View, node_ids: Iterable[str]) -> None:
         wanted = set(node_ids)
-        self._take(runs.load_steps(self.tx, [(view.run.id, n) for n in sorted(wanted - view.steps.keys())]))
+        self._load_steps((view.run.id, node_id) for node_id in wanted)
         self._parse_outputs(view, wanted)
+
+    def _load_steps(self, keys: Iterable[StepKey]) -> None:
+        missing = {
+            (run_id, node_id)
+            for run_id, node_id in keys
+            if run_id in self._views and node_id not in self._views[run_id].steps
+        }
+        if missing:
+            self._take(runs.load_steps(self.tx, missing))
+
+    def _load_attempts(self, keys: Iterable[StepKey]) -> None:
+        missing: set[StepKey] = set()
+        for run_id, node_id in keys:
+            view = self._views[run_id]
+            step = view.steps.get(node_id)
+            if step is not None and step.attempt and node_id not in view.attempts:
+                missing.add((run_id, node_id))
+        for attempt in runs.load_newest_attempts(self.tx, missing) if missing else ():
+            self._views[attempt.run_id].attempts[attempt.node_id] = attempt
 
     def _take(self, steps: Iterable[Step]) -> None:
         for step in steps:
+            self._loaded.add((step.run_id, step.node_id))
             self._views[step.run_id].steps.setdefault(step.node_id, step)
 
     @staticmethod

@@ -1,7 +1,7 @@
 """The one writer of run state, by group commit.
 
-All submissions that wait are applied in one transaction, committed, answered (I8), and the doorbell rings. Hand-outs
-follow in a second transaction, so that a report's next step is in the report's own answer.
+All submissions and claims that wait are applied in one transaction, committed, answered (I8), and the doorbell rings.
+The claims come last, so that a report's next step is in the report's own answer.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ from towline_controlplane.engine.expressions import ExpressionError, Scope
 from towline_controlplane.errors import InvalidArgument, TowlineError, Unavailable
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.group_commit import Backlog, commit_together
-from towline_controlplane.handouts import Claim, Served, StepOffer, claim_many, serve_within_slots
+from towline_controlplane.handouts import Claim, Served, StepOffer, serve
 from towline_controlplane.ids import new_id
 from towline_controlplane.ledger import Changes, Ledger
 from towline_controlplane.matching import QueueIndex
-from towline_controlplane.model import Failure, FailureClass, Lease, Run, Step, StepState, WorkflowVersion
+from towline_controlplane.model import Failure, FailureClass, Lease, Run, StepState, WorkflowVersion
 from towline_controlplane.store import leases
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.quarantine import fail_run
@@ -49,6 +49,7 @@ from towline_controlplane.submissions import (
     Withdraw,
     answer_if_quarantined,
 )
+from towline_controlplane.views import Views
 
 _MAX_BATCH = 256
 
@@ -88,6 +89,7 @@ class Orchestrator:
     """Called after a commit that freed a slot of a concurrency limit, or made a run wait for one."""
     queues: QueueIndex = field(init=False)
     _shares: FairShares = field(default_factory=FairShares)
+    _views: Views = field(default_factory=Views)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _submissions: Backlog[Submission] = field(init=False)
     _claims: Backlog[Claim] = field(init=False)
@@ -170,10 +172,10 @@ class Orchestrator:
             batch, claims = self._submissions.take(_MAX_BATCH), self._claims.take(_MAX_BATCH)
             if not self._submissions and not self._claims:
                 self._wake.clear()
-            changes = await commit_together(self.database, batch, self._apply, self._quarantine_of)
-            wanted = [each for each in claims if not each.answer.done()]
-            handed = await commit_together(self.database, wanted, self._lease, self._lease_one_by_one)
-            self._announce(changes, handed)
+            commits = await commit_together(self.database, [*batch, *claims], self._apply, self._recover)
+            for changes in commits:
+                self._views.keep(changes.views)
+            self._announce(commits)
 
     async def quarantine(self, run_id: str, error: Exception) -> bool:
         """Fails a run that breaks whatever touches it, so that the others go on (I30); False if it is not open."""
@@ -189,75 +191,70 @@ class Orchestrator:
         self.on_slots_changed()
         return failed
 
-    async def _quarantine_of(self, submission: Submission, error: Exception) -> object:
-        run_ids = submission.needs.run_ids
+    async def _recover(self, item: Submission | Claim, error: Exception) -> object:
+        if isinstance(item, Claim):
+            return await self._serve_one_by_one(item)
+        run_ids = item.needs.run_ids
         if not run_ids:
             return error
         for run_id in sorted(run_ids):
             await self.quarantine(run_id, error)
-        return answer_if_quarantined(submission)
+        return answer_if_quarantined(item)
 
-    async def _lease_one_by_one(self, claim: Claim, _error: Exception) -> Served:
+    async def _serve_one_by_one(self, claim: Claim) -> Served:
         """Hands out around the runs that break the claim, which are quarantined."""
         offers: list[StepOffer] = []
         suspects: list[str] = []
-        room = claim.want
-        while len(offers) < room:
-            wanted = replace(claim, want=claim.want - len(offers))
+        while len(offers) < claim.want:
             suspects.clear()
             try:
-                served = await self.database.write(partial(self._lease_first, wanted, suspects))
+                served = await self.database.write(partial(self._serve_first, claim, suspects))
             except Unavailable:
-                return Served(offers, len(offers))
+                break
             except Exception as error:
                 if not suspects or not await self.quarantine(suspects[0], error):
                     raise
                 continue
-            room = len(offers) + served.room
-            offers += served.offers
             if not served.offers:
-                break
-        self.doorbell.ring(run_topic(offer.run.id) for offer in offers)
-        return Served(offers, room)
+                return Served(offers, len(offers) + served.room)
+            self.doorbell.ring(run_topic(offer.run.id) for offer in served.offers)
+            offers += served.offers
+        return Served(offers, len(offers))
 
-    def _lease_first(self, claim: Claim, suspects: list[str], tx: Transaction) -> Served:
+    def _serve_first(self, claim: Claim, suspects: list[str], tx: Transaction) -> Served:
         """Leases one step; `suspects` then names its run, whatever becomes of it."""
-
-        def lease(granted: Claim) -> list[StepOffer]:
-            suspects.extend(run_id for run_id, _ in leases.candidates(tx, granted.queue_ids, 1))
-            return claim_many(tx, replace(granted, want=1), self.blueprints, self.new_token, 0.0) if suspects else []
-
-        (served,) = serve_within_slots(tx, [claim], lease)
+        suspects.extend(run_id for run_id, _ in leases.lock_claimable(tx, claim.queue_ids, 1).keys)
+        ledger = self._ledger(tx)
+        (served,) = serve(ledger, [replace(claim, want=1)], self.new_token, lambda: 0.0)
+        ledger.save()
         return served
 
-    def _apply(self, tx: Transaction, batch: Sequence[Submission]) -> tuple[list[object], Changes]:
-        ledger = Ledger(tx, self.blueprints, self._shares, self.jitter)
+    def _ledger(self, tx: Transaction) -> Ledger:
+        return Ledger(tx, self.blueprints, self._shares, self._views, self.jitter)
+
+    def _apply(self, tx: Transaction, items: Sequence[Submission | Claim]) -> tuple[list[object], Changes]:
+        claims = [item for item in items if isinstance(item, Claim)]
+        batch = [item for item in items if not isinstance(item, Claim)]
+        ledger = self._ledger(tx)
         ledger.load(submission.needs for submission in batch)
         answers = [_decide(submission, ledger) for submission in batch]
         ledger.propagate()
-        return answers, ledger.save()
+        offers = serve(ledger, claims, self.new_token, self.jitter)
+        ledger.save()
+        return [*answers, *offers], ledger.close()
 
-    def _lease(self, tx: Transaction, claims: Sequence[Claim]) -> tuple[list[Served], list[Step]]:
-        def lease(claim: Claim) -> list[StepOffer]:
-            return claim_many(tx, claim, self.blueprints, self.new_token, self.jitter())
-
-        served = serve_within_slots(tx, claims, lease)
-        return served, [offer.step for each in served for offer in each.offers]
-
-    def _announce(self, commits: Iterable[Changes], handouts: Iterable[Sequence[Step]]) -> None:
+    def _announce(self, commits: Iterable[Changes]) -> None:
         """Rings for what is new; what was handed out at once needs nobody else."""
-        handed = [step for steps in handouts for step in steps]
         due: Counter[str] = Counter()
         for changes in commits:
             ready = [s for s in changes.steps.values() if s.state is StepState.READY and not s.held]
             due.update(queue_topic(step.queue_id) for step in ready if step.not_before <= changes.now)
-            self.doorbell.ring(run_topic(event.run_id) for event in changes.events)
+            self.doorbell.ring(run_topic(run_id) for run_id in changes.runs)
             if any(step.not_before > changes.now for step in ready):
                 self.on_retry_scheduled()
             if changes.admits:
                 self.on_slots_changed()
-        self.doorbell.ring_in_turn(due - Counter(queue_topic(step.queue_id) for step in handed))
-        self.doorbell.ring(run_topic(step.run_id) for step in handed)
+        self.doorbell.ring_in_turn(due)
 
 
 def _group(blueprint: Blueprint, run_id: str, parsed_input: object) -> str | None:

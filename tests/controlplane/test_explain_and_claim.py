@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 from rig import Rig, Scenario
 
 from towline_controlplane.engine.explain import explain
-from towline_controlplane.handouts import Claim, claim_many, serve_within_slots
+from towline_controlplane.fairness import FairShares
+from towline_controlplane.handouts import Claim, serve
+from towline_controlplane.ledger import Ledger
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import AgentRecord, RunState
 from towline_controlplane.services.explanations import situation_of
 from towline_controlplane.store import agents, runs
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Transaction
+from towline_controlplane.views import Views
 
 Play = Callable[[Scenario], None]
 NODES: Mapping[str, dict[str, Any]] = {
@@ -63,12 +66,11 @@ async def given_to(rig: Rig, agent: AgentRecord, *, any_number: bool) -> set[tup
     got: set[tuple[str, str]] = set()
 
     def lease(tx: Transaction) -> None:
-        def serve(claim: Claim) -> list[Any]:
-            wanted = replace(claim, want=100) if any_number else claim
-            return claim_many(tx, wanted, rig.orchestrator.blueprints, lambda: "token", 0.5)
-
-        (served,) = serve_within_slots(tx, [claim], serve)
-        got.update((offer.run.id, offer.step.node_id) for offer in served.offers)
+        ledger = Ledger(tx, rig.orchestrator.blueprints, FairShares(), Views(), lambda: 0.5)
+        steps = ledger.claimable(queue_ids, 100, 0.5)
+        (served,) = serve(ledger, [claim], lambda: "token", lambda: 0.5)
+        given = steps if any_number and served.room else [offer.step for offer in served.offers]
+        got.update((step.run_id, step.node_id) for step in given)
         raise _Undo
 
     try:
@@ -96,7 +98,7 @@ async def prepare(rig: Rig, data: st.DataObject) -> list[str]:
             for change in (data.draw(step_changes, label=name),)
         ]
         state = RunState.PAUSED if paused else RunState.PENDING
-        rows = [replace(run, state=state)]
+        rows = [replace(run, state=state, event_count=run.event_count + 1)]
         await rig.database.write(lambda tx, r=rows, s=changed: runs.save_changes(tx, r, s))
     for number, (info, drained, online, held) in enumerate(data.draw(st.lists(agent_states, min_size=1, max_size=3))):
         agent = await rig.agent(f"agent-{number}")

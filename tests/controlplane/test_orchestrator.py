@@ -8,9 +8,11 @@ import pytest
 from rig import Rig, Scenario, failed, succeeded
 
 from towline_controlplane.engine.commands import EndAttempt, Outcome
-from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound
+from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound, Unavailable
 from towline_controlplane.ledger import Ledger, Needs
 from towline_controlplane.model import Failure, FailureClass, Lease, Output, RunState, StepState
+from towline_controlplane.orchestrator import Orchestrator
+from towline_controlplane.store.database import Transaction
 from towline_controlplane.submissions import Verdict
 
 
@@ -271,3 +273,74 @@ def test_a_late_confirmation_dates_the_start_by_what_the_agent_measured(play: Ca
         assert step.end_time - step.start_time == 2_000_000
 
     play(scenario)
+
+
+def test_a_round_of_report_and_claim_is_one_commit(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start(["a", "b"], [("a", "b")])
+        agent = await rig.agent()
+        [offer] = await agent.pull()
+        commits = _count_writes(rig)
+        claim = await agent.claim()
+        _, served = await rig.orchestrator.exchange((), [agent.result(offer)], claim)
+        assert [following.step.node_id for following in served.offers] == ["b"]
+        assert len(commits) == 1
+
+    play(scenario)
+
+
+def test_what_another_replica_did_to_a_run_is_seen(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        other = Orchestrator(rig.database, rig.doorbell)
+        committing = asyncio.create_task(other.run())
+        agent = await rig.agent()
+        run = await rig.start(["a", "b", "c", "d"], [("a", "b"), ("b", "c"), ("c", "d")])
+        first = rig.orchestrator
+        for turn in range(4):
+            rig.orchestrator = (first, other, other, first)[turn]
+            [offer] = await agent.pull()
+            rig.orchestrator = (other, other, first, first)[turn]
+            assert await agent.report(offer) is Verdict.ACCEPTED
+        assert (await rig.run(run.id)).state is RunState.SUCCEEDED
+        committing.cancel()
+        await asyncio.gather(committing, return_exceptions=True)
+
+    play(scenario)
+
+
+def test_a_commit_that_failed_is_not_remembered(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        agent = await rig.agent()
+        run = await rig.start(["a", "b"], [("a", "b")])
+        [offer] = await agent.pull()
+        write = rig.database.write
+
+        async def lose_the_commit(work: Callable[[Transaction], object]) -> object:
+            def broken(tx: Transaction) -> object:
+                work(tx)
+                raise Unavailable("the disk is full")
+
+            return await write(broken)
+
+        rig.database.write = lose_the_commit  # type: ignore[method-assign]
+        with pytest.raises(Unavailable):
+            await rig.orchestrator.confirm([agent.lease(offer)])
+        rig.database.write = write
+        assert (await rig.steps(run.id))["a"].start_time is None
+        await agent.start(offer)
+        assert (await rig.steps(run.id))["a"].start_time is not None
+        assert await agent.report(offer) is Verdict.ACCEPTED
+
+    play(scenario)
+
+
+def _count_writes(rig: Rig) -> list[None]:
+    commits: list[None] = []
+    write = rig.database.write
+
+    async def counted(work: Callable[[Transaction], object]) -> object:
+        commits.append(None)
+        return await write(work)
+
+    rig.database.write = counted  # type: ignore[method-assign]
+    return commits

@@ -8,20 +8,25 @@ from rig import OWNER, Rig, Scenario
 
 from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.engine.transitions import ATTEMPT, ATTEMPT_TERMINAL, RUN, RUN_TERMINAL, STEP, STEP_TERMINAL
+from towline_controlplane.engine.view import View
 from towline_controlplane.errors import InvalidState
 from towline_controlplane.model import AttemptState, EventType, Failure, FailureClass, Run, RunState, StepState
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.quarantine import fail_run
 from towline_controlplane.submissions import Verdict
+from towline_controlplane.views import Views
 
 FAILURE = Failure(FailureClass.PERMANENT, "INTERNAL", "it broke", "ValueError")
 
 
 @pytest.fixture
 def poison(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Ids of runs whose blueprint cannot be compiled."""
+    """Ids of runs whose blueprint cannot be compiled, and that nobody remembers."""
     poisoned: set[str] = set()
-    of_run = Blueprints.of_run
+    of_run, take = Blueprints.of_run, Views.take
+
+    def forgetful(self: Views, run_id: str, event_count: int) -> View | None:
+        return None if run_id in poisoned else take(self, run_id, event_count)
 
     def broken(self: Blueprints, tx: Transaction, run: Run) -> Blueprint:
         if run.id in poisoned:
@@ -29,6 +34,7 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         return of_run(self, tx, run)
 
     monkeypatch.setattr(Blueprints, "of_run", broken)
+    monkeypatch.setattr(Views, "take", forgetful)
     return poisoned
 
 

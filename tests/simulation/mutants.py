@@ -4,7 +4,7 @@ The product keeps none of them; here they prove that a simulation which finds no
 """
 
 import zlib
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +14,7 @@ from towline_controlplane.engine.lease import Standing, standing
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
 from towline_controlplane.group_commit import Waiting, commit_together
 from towline_controlplane.loops.offer_expiry import OfferExpiry
-from towline_controlplane.model import Attempt, Lease, Run, Step, StepState
+from towline_controlplane.model import Attempt, Lease, Step, StepState
 from towline_controlplane.store import leases, logs, runs
 from towline_controlplane.store.database import Database, Transaction
 
@@ -25,6 +25,9 @@ class Mutant:
 
     switch: Callable[[], AbstractContextManager[None]]
     seeds: int
+
+
+_HOUR_US = 3_600_000_000
 
 
 class _Rehearsed(Exception):
@@ -62,6 +65,7 @@ def _ack_before_commit() -> Generator[None]:
         database: Database,
         waiting: Sequence[Waiting[Any]],
         work: Callable[[Transaction, Sequence[Any]], tuple[Sequence[object], Any]],
+        recover: Callable[[Any, Exception], Awaitable[object]] | None = None,
     ) -> list[Any]:
         answers: list[object] = []
 
@@ -77,20 +81,25 @@ def _ack_before_commit() -> Generator[None]:
             for each, answer in zip(waiting, answers, strict=True):
                 if not each.answer.done() and not isinstance(answer, Exception):
                     each.answer.set_result(answer)
-        return await commit_together(database, waiting, work)
+        return await commit_together(database, waiting, work, recover)
 
     with _replaced(orchestrator, "commit_together", hasty), _replaced(log_writer, "commit_together", hasty):
         yield
 
 
-def _no_gate() -> AbstractContextManager[None]:
+@contextmanager
+def _no_gate() -> Generator[None]:
     """Claims do not look at the time before which a step must not run."""
-    select = leases.select_claimable
+    lock, is_claimable = leases.lock_claimable, leases.is_claimable
 
     def early(tx: Transaction, *arguments: Any, **named: Any) -> Any:
-        return select(replace(tx, now=tx.now + 3_600_000_000), *arguments, **named)
+        return lock(replace(tx, now=tx.now + _HOUR_US), *arguments, **named)
 
-    return _replaced(leases, "select_claimable", early)
+    def soon(step: Step, now: int) -> bool:
+        return is_claimable(step, now + _HOUR_US)
+
+    with _replaced(leases, "lock_claimable", early), _replaced(leases, "is_claimable", soon):
+        yield
 
 
 def _no_offer_expiry() -> AbstractContextManager[None]:
@@ -123,8 +132,8 @@ def _unordered_locks() -> AbstractContextManager[None]:
     """Runs are locked as they come."""
     lock = runs.lock_runs
 
-    def unordered(tx: Transaction, run_ids: Collection[str]) -> dict[str, Run]:
-        found: dict[str, Run] = {}
+    def unordered(tx: Transaction, run_ids: Collection[str]) -> dict[str, int]:
+        found: dict[str, int] = {}
         for run_id in sorted(run_ids, key=lambda run_id: zlib.crc32(f"{run_id} {tx.now}".encode())):
             found |= lock(tx, [run_id])
         return found

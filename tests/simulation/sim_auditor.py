@@ -205,19 +205,26 @@ class Auditor:
         self._demand(not changed, f"I1, I6: {table} {key} has ended as {old['state']} and changed {changed}")
 
     def _check_step(self, before: dict[str, dict[Any, tuple[Any, ...]]], key: StepKey, old: Row, new: Row) -> None:
+        """A transaction takes results and commands first, then hands out: what it is judged by is the run after it."""
         self._demand(
             new["epoch"] in (old["epoch"], old["epoch"] + 1), f"I3: {key}: epoch {old['epoch']} → {new['epoch']}"
         )
         if new["epoch"] == old["epoch"]:
             return
-        run = self._named("runs", before["runs"][key[0]])
+        run = self.row("runs", key[0])
         self._demand(run["state"] != RunState.PAUSED, f"I11: {key} was handed out in a paused run")
         self._demand(not run["cancel_requested"], f"I12: {key} was handed out in a cancelled run")
-        self._demand(old["not_before"] <= self._clock(), f"I13: {key} was handed out before its time")
-        self._demand(old["state"] == StepState.READY, f"I3: {key} was handed out while {old['state']}")
-        attempt = self._raw["attempts"].get((*key, old["attempt"]))
-        if attempt is not None and new["attempt"] != old["attempt"]:
-            self._check_fenced(key, self._named("attempts", attempt))
+        self._demand(new["not_before"] <= self._clock(), f"I13: {key} was handed out before its time")
+        last_key = (*key, old["attempt"])
+        if last_key not in before["attempts"]:
+            return
+        if new["attempt"] != old["attempt"]:
+            last = self.row("attempts", last_key)
+            self._demand(last["state"] in _TERMINAL["attempts"], f"I3: {key} was handed out while {last['state']}")
+            self._check_fenced(key, last)
+        elif old["state"] == StepState.LEASED:
+            lapse = self._named("attempts", before["attempts"][last_key])["offer_expire_time"]
+            self._demand(lapse <= self._clock(), f"I3: {key} was offered again before its offer had lapsed")
 
     def _check_fenced(self, key: StepKey, last: Row) -> None:
         """The step is handed out again after its last attempt: who held that is not at it any more."""

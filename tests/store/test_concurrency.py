@@ -119,8 +119,10 @@ def test_a_node_may_become_several_steps_and_a_step_may_be_the_control_planes_ow
     mapped = [a_step(node_id=f"fetch[{n}]", position=0, map_index=n) for n in range(3)]
     whole = a_step(node_id="fetch", position=0, queue_id="", state=StepState.READY)
     store.write(add_run, steps=(whole, *mapped))
-    claimed = store.write(leases.select_claimable, ["queue-1"], 10)
-    assert [(step.node_id, step.map_index) for step in claimed] == [("fetch[0]", 0), ("fetch[1]", 1), ("fetch[2]", 2)]
+    claimable = store.write(leases.lock_claimable, ["queue-1"], 10).keys
+    assert claimable == [("run-1", f"fetch[{n}]") for n in range(3)]
+    claimed = {step.node_id: step.map_index for step in store.read(runs.load_steps, claimable)}
+    assert claimed == {f"fetch[{n}]": n for n in range(3)}
     parked = a_step(node_id="fetch", position=0, queue_id="", state=StepState.PARKED)
     store.write(runs.save_changes, steps=[parked])
     assert store.read(runs.get_step, "run-1", "fetch") == parked

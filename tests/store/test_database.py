@@ -80,7 +80,7 @@ def test_a_failed_statement_rolls_back_what_came_before_it(store: Store) -> None
 
 def test_writers_queue_and_no_update_is_lost(store: Store) -> None:
     def increment(tx: Transaction) -> None:
-        run = runs.lock_runs(tx, ["run-1"])["run-1"]
+        [run] = runs.load_runs(tx, runs.lock_runs(tx, ["run-1"]))
         runs.save_changes(tx, runs=[replace(run, event_count=run.event_count + 1)])
 
     async def scenario() -> None:
@@ -151,7 +151,7 @@ def test_core_and_driver_share_one_transaction(store: Store) -> None:
     def work(tx: Transaction) -> str:
         add_run(tx)
         tx.connection.execute(update(tables.runs).values(owner_id="other"))
-        return runs.lock_runs(tx, ["run-1"])["run-1"].owner_id
+        return runs.load_runs(tx, ["run-1"])[0].owner_id
 
     assert store.write(work) == "other"
 

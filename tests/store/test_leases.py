@@ -1,10 +1,11 @@
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from store_samples import Store, a_step, add_lease, add_run
+from store_samples import Store, a_run, a_step, add_lease, add_run
 
 from towline_controlplane.model import AttemptState, Step, StepState
 from towline_controlplane.store import leases, runs
@@ -13,7 +14,7 @@ from towline_controlplane.store.leases import OpenLease
 
 
 def claimable(store: Store, *queue_ids: str, limit: int = 100) -> list[str]:
-    return [step.node_id for step in store.write(leases.select_claimable, queue_ids or ("queue-1",), limit)]
+    return [node_id for _, node_id in store.write(leases.lock_claimable, queue_ids or ("queue-1",), limit).keys]
 
 
 def test_claimable_steps_are_ready_not_held_and_due(store: Store) -> None:
@@ -31,10 +32,30 @@ def test_claimable_steps_are_ready_not_held_and_due(store: Store) -> None:
     assert claimable(store) == ["a", "c", "d"]
 
 
-def test_claimable_steps_are_returned_whole(store: Store) -> None:
-    step = a_step(config='{"x": 1}', failures=2, attempt=2, next_attempt=3)
-    store.write(add_run, steps=(step,))
-    assert store.write(leases.select_claimable, ["queue-1"], 1) == [step]
+def test_claimable_steps_come_with_the_newest_events_of_their_runs(store: Store) -> None:
+    store.write(add_run, "run-1", (a_step(node_id="a"), a_step(node_id="b", position=1)))
+    store.write(add_run, "run-2", (a_step("run-2"),))
+    store.write(runs.save_changes, [a_run("run-2", event_count=7)])
+    newest = {run_id: store.write(runs.lock_runs, [run_id])[run_id] for run_id in ("run-1", "run-2")}
+    found = store.write(leases.lock_claimable, ["queue-1"], 9)
+    assert [run_id for run_id, _ in found.keys] == ["run-1", "run-1", "run-2"]
+    assert found.event_counts == newest
+    assert newest["run-2"] == 7
+
+
+@pytest.mark.parametrize(
+    ("changes", "claimable"),
+    [
+        ({}, True),
+        ({"not_before": 10}, True),
+        ({"not_before": 11}, False),
+        ({"held": True}, False),
+        ({"state": StepState.LEASED}, False),
+        ({"state": StepState.WAITING}, False),
+    ],
+)
+def test_under_the_lock_a_step_is_judged_again(changes: dict[str, Any], claimable: bool) -> None:
+    assert leases.is_claimable(a_step(**changes), now=10) is claimable
 
 
 def test_claims_go_by_priority_then_fair_key_then_age_then_position(store: Store) -> None:
@@ -68,7 +89,7 @@ def test_claims_of_several_queues_are_merged_by_urgency(store: Store) -> None:
     store.write(add_run, steps=steps)
     assert claimable(store, "queue-2", "queue-1", "none", "queue-2") == ["d", "b", "a", "e"]
     assert claimable(store, "queue-1", "queue-2", limit=2) == ["d", "b"]
-    assert store.write(leases.select_claimable, [], 10) == []
+    assert store.write(leases.lock_claimable, [], 10).keys == []
 
 
 def test_claims_of_equal_priority_take_from_the_queues_in_turn(store: Store) -> None:
@@ -77,7 +98,7 @@ def test_claims_of_equal_priority_take_from_the_queues_in_turn(store: Store) -> 
     store.write(add_run, steps=tuple(steps))
 
     def claimed(chance: float, limit: int) -> list[str]:
-        return [step.node_id for step in store.write(leases.select_claimable, ["a", "b", "c"], limit, chance)]
+        return [node_id for _, node_id in store.write(leases.lock_claimable, ["a", "b", "c"], limit, chance).keys]
 
     assert [claimed(chance, 1) for chance in (0.0, 0.4, 0.7)] == [["a1"], ["b1"], ["c1"]]
     assert claimed(0.4, 100) == ["b1", "c1", "a1", "b2", "a2"]
@@ -110,7 +131,7 @@ def test_turns_keep_priorities_the_order_of_each_queue_and_every_row(queued: lis
 
 def test_racing_claims_never_get_the_same_step(store: Store) -> None:
     def claim(tx: Transaction) -> list[Step]:
-        found = leases.select_claimable(tx, ["queue-1"], 3)
+        found = runs.load_steps(tx, leases.lock_claimable(tx, ["queue-1"], 3).keys)
         runs.save_changes(tx, steps=[replace(s, state=StepState.LEASED, agent_id="a") for s in found])
         return found
 

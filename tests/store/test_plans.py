@@ -25,7 +25,8 @@ INPUT = "run_inputs (run_id=?)"
 HELD = "attempts attempts_open (agent_id=?)"
 
 PLANS: dict[str, tuple[Query, list[str]]] = {
-    "lock_runs": (lambda tx: runs.lock_runs(tx, ["r"]), [RUN, INPUT]),
+    "lock_runs": (lambda tx: runs.lock_runs(tx, ["r"]), [RUN]),
+    "load_runs": (lambda tx: runs.load_runs(tx, ["r"]), [RUN, INPUT]),
     "load_steps": (lambda tx: runs.load_steps(tx, [("r", "a")]), [STEP]),
     "load_newest_attempts": (
         lambda tx: runs.load_newest_attempts(tx, [("r", "a")]),
@@ -47,9 +48,9 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "get_step": (lambda tx: runs.get_step(tx, "r", "a"), [STEP]),
     "list_attempts": (lambda tx: runs.list_attempts(tx, "r", "a"), ["attempts (run_id=? AND node_id=?)"]),
     "list_events": (lambda tx: runs.list_events(tx, "r", 1, 9), ["events (run_id=? AND sequence>?)"]),
-    "select_claimable": (
-        lambda tx: leases.select_claimable(tx, ["queue-1"], 9),
-        ["steps steps_claimable (queue_id=?)", STEP],
+    "lock_claimable": (
+        lambda tx: leases.lock_claimable(tx, ["queue-1"], 9),
+        ["steps steps_claimable (queue_id=?)", RUN],
     ),
     "expired_offers": (
         lambda tx: leases.expired_offers(tx, 9),
@@ -62,7 +63,7 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "find_by_credential": (lambda tx: agents.find_by_credential(tx, "c"), ["agents (credential_hash=?)"]),
     "renew_if_session": (lambda tx: agents.renew_if_session(tx, "agent-1", "s", 1), ["agents (id=?)"]),
     # An agent is locked under the alias that the lock is for.
-    "lock_agents": (lambda tx: agents.lock_agents(tx, ["agent-1"]), ["runs (id=?)", HELD, STEP]),
+    "lock_agents": (lambda tx: agents.lock_agents(tx, ["agent-1"]), ["agents (id=?)", HELD, STEP]),
     "list_agents": (lambda tx: agents.list_agents(tx, "a", 9), ["agents (name>?)", HELD, STEP]),
     "find_by_email": (lambda tx: users.find_by_email(tx, "e"), ["users (email=?)"]),
     "list_workflows": (
@@ -165,7 +166,7 @@ def test_a_claim_looks_at_no_row_that_it_does_not_take(store: Store) -> None:
             return 0
 
         tx.driver.set_progress_handler(tick, 1)
-        assert len(leases.select_claimable(tx, ["queue-1"], 5)) == 5
+        assert len(leases.lock_claimable(tx, ["queue-1"], 5).keys) == 5
         tx.driver.set_progress_handler(None, 1)
         return ticks
 

@@ -93,7 +93,8 @@ def test_two_that_wait_for_each_other_both_get_through(postgres_url: str, errors
             if len(tried) == 1:
                 both_hold_one.wait()
             locked |= runs.lock_runs(tx, [second])
-            runs.save_changes(tx, [replace(run, event_count=run.event_count + 1) for run in locked.values()])
+            both = runs.load_runs(tx, locked)
+            runs.save_changes(tx, [replace(run, event_count=run.event_count + 1) for run in both])
 
         return work
 
@@ -103,7 +104,7 @@ def test_two_that_wait_for_each_other_both_get_through(postgres_url: str, errors
                 await one.write(lambda tx, run_id=run_id: add_run(tx, run_id))
             await asyncio.gather(one.write(lock_both("run-1", "run-2")), other.write(lock_both("run-2", "run-1")))
             found = await one.write(lambda tx: runs.lock_runs(tx, ["run-1", "run-2"]))
-            assert [run.event_count for run in found.values()] == [2, 2]
+            assert list(found.values()) == [2, 2]
 
     asyncio.run(scenario())
     assert [type(error) for error in errors] == [psycopg.errors.DeadlockDetected]
@@ -218,9 +219,9 @@ def test_each_step_is_claimed_by_one_of_several_control_planes(postgres_url: str
     claimed: list[tuple[str, str]] = []
 
     def claim(tx: Transaction) -> list[tuple[str, str]]:
-        found = leases.select_claimable(tx, ["queue-1", "queue-2"], 4)
-        locked = runs.lock_runs(tx, [step.run_id for step in found])
-        runs.save_changes(tx, locked.values(), [replace(s, state=StepState.LEASED, agent_id="a") for s in found])
+        steps = runs.load_steps(tx, leases.lock_claimable(tx, ["queue-1", "queue-2"], 4).keys)
+        found = [step for step in steps if leases.is_claimable(step, tx.now)]
+        runs.save_changes(tx, steps=[replace(s, state=StepState.LEASED, agent_id="a") for s in found])
         return [(step.run_id, step.node_id) for step in found]
 
     async def work(database: Database) -> None:
@@ -253,12 +254,12 @@ def test_claims_pass_over_what_another_has_locked_and_do_not_wait(postgres_url: 
                 await one.write(lambda tx, run_id=run_id: add_run(tx, run_id))
             holding = asyncio.ensure_future(one.write(hold))
             await asyncio.to_thread(held.wait, WAIT)
-            found = await other.write(lambda tx: leases.select_claimable(tx, ["queue-1"], 1))
-            assert [step.run_id for step in found] == ["run-2"]
+            found = await other.write(lambda tx: leases.lock_claimable(tx, ["queue-1"], 1))
+            assert list(found.event_counts) == ["run-2"]
             done.set()
             await holding
-            found = await other.write(lambda tx: leases.select_claimable(tx, ["queue-1"], 1))
-            assert [step.run_id for step in found] == ["run-1"]
+            found = await other.write(lambda tx: leases.lock_claimable(tx, ["queue-1"], 1))
+            assert list(found.event_counts) == ["run-1"]
 
     asyncio.run(scenario())
 
@@ -269,8 +270,8 @@ def test_completers_and_claimers_in_any_order_never_deadlock(postgres_url: str, 
 
     def complete(some: list[str]) -> Callable[[Transaction], None]:
         def work(tx: Transaction) -> None:
-            locked = runs.lock_runs(tx, some)
-            changed = [replace(locked[run_id], event_count=locked[run_id].event_count + 1) for run_id in some]
+            locked = runs.load_runs(tx, runs.lock_runs(tx, some))
+            changed = [replace(run, event_count=run.event_count + 1) for run in locked]
             steps = runs.load_steps(tx, [(run_id, node) for run_id in some for node in "ab"])
             runs.save_changes(tx, changed, [replace(step, epoch=step.epoch + 1) for step in reversed(steps)])
 
@@ -278,8 +279,7 @@ def test_completers_and_claimers_in_any_order_never_deadlock(postgres_url: str, 
 
     def claim(tx: Transaction) -> None:
         for queue in chance.sample(["queue-1", "queue-2"], 2):
-            found = leases.select_claimable(tx, [queue], 3)
-            runs.lock_runs(tx, [step.run_id for step in found])
+            found = runs.load_steps(tx, leases.lock_claimable(tx, [queue], 3).keys)
             runs.save_changes(tx, steps=[replace(step, epoch=step.epoch + 1) for step in found])
 
     async def scenario() -> None:

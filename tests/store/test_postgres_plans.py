@@ -21,7 +21,8 @@ Query = Callable[[Transaction], object]
 
 STEP = ("run-7", "n7")
 BY_WRITERS: dict[str, tuple[Query, set[str]]] = {
-    "lock_runs": (lambda tx: runs.lock_runs(tx, ["run-7"]), {"runs_pk", "run_inputs_pk"}),
+    "lock_runs": (lambda tx: runs.lock_runs(tx, ["run-7"]), {"runs_pk"}),
+    "load_runs": (lambda tx: runs.load_runs(tx, ["run-7"]), {"runs_pk", "run_inputs_pk"}),
     "load_steps": (lambda tx: runs.load_steps(tx, [STEP]), {"steps_pk"}),
     "load_newest_attempts": (lambda tx: runs.load_newest_attempts(tx, [STEP]), {"steps_pk", "attempts_pk"}),
     "load_outputs": (lambda tx: runs.load_outputs(tx, [STEP]), {"steps_pk"}),
@@ -29,7 +30,7 @@ BY_WRITERS: dict[str, tuple[Query, set[str]]] = {
         lambda tx: runs.save_changes(tx, [a_run("run-7")], [a_step("run-7", "n31")], [an_attempt("run-7", "n31")]),
         {"runs_pk", "steps_pk"},
     ),
-    "select_claimable": (lambda tx: leases.select_claimable(tx, ["queue-1"], 9), {"steps_claimable", "runs_pk"}),
+    "lock_claimable": (lambda tx: leases.lock_claimable(tx, ["queue-1"], 9), {"steps_claimable", "runs_pk"}),
     "first_fair_keys": (lambda tx: leases.first_fair_keys(tx, [("queue-1", 0)]), {"steps_claimable"}),
 }
 BY_READERS: dict[str, tuple[Query, set[str]]] = {

@@ -35,7 +35,7 @@ def test_a_run_is_stored_with_every_field(store: Store) -> None:
     )
     store.write(runs.insert_runs, [full], (), ())
     assert store.read(runs.get_run, "run-1", None) == full
-    assert store.write(runs.lock_runs, ["run-1"]) == {"run-1": full}
+    assert store.write(runs.load_runs, ["none", "run-1", "run-1"]) == [full]
 
 
 def test_a_step_is_stored_with_every_field(store: Store) -> None:

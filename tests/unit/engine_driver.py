@@ -52,6 +52,7 @@ class Driver:
         self.events: list[Event] = []
         self.attempts: dict[tuple[str, int], Attempt] = {}
         self.waves = 0
+        self._checked: tuple[object, int] = (None, 0)
         request = RunRequest(
             *("run-1", "workflow-1", "version-1", "owner-1", json.dumps(run_input), run_input, 0),
             labels={},
@@ -178,8 +179,16 @@ class Driver:
         assert (self.run.state in RUN_TERMINAL) == (not still_open), "I6"
         assert [event.sequence for event in self.events] == list(range(1, self.run.event_count + 1)), "I15"
         self._check_events()
+        self._check_nothing_is_silent()
         for node, step in self.steps.items():
             self._check_step(node, step)
+
+    def _check_nothing_is_silent(self) -> None:
+        """Views that are remembered are known to be current by the number of the newest event."""
+        rows, told = self._checked
+        now: object = (self.run, dict(self.steps), dict(self.attempts))
+        assert rows == now or self.run.event_count > told, "I16"
+        self._checked = (now, self.run.event_count)
 
     def _check_events(self) -> None:
         kinds = self.kinds()

@@ -50,6 +50,7 @@ class Draft:
         self.dag = view.dag
         self.run = view.run
         self._now = now
+        self._event_count = view.run.event_count
         self._steps: dict[str, Step] = {}
         self._attempts: dict[str, Attempt] = {}
         self._events: list[Event] = []
@@ -60,7 +61,7 @@ class Draft:
         if self.run.open_steps == 0 and self.dag.policies.output is None:
             self.end_run()
         return Decision(
-            run=self.run,
+            run=replace(self.run, event_count=self._event_count),
             steps=tuple(self._steps.values()),
             attempts=tuple(self._attempts.values()),
             events=tuple(self._events),
@@ -103,8 +104,8 @@ class Draft:
         """Appends a line to the history, numbered within the run. A Failure among the details becomes plain data."""
         attempt = self.step(node_id).attempt if node_id else 0
         plain = {key: _plain(value) for key, value in details.items() if value is not None}
-        self.run = replace(self.run, event_count=self.run.event_count + 1)
-        self._events.append(Event(self.run.id, self.run.event_count, self._now, kind, node_id, attempt, plain))
+        self._event_count += 1
+        self._events.append(Event(self.run.id, self._event_count, self._now, kind, node_id, attempt, plain))
 
     def move_run(self, state: RunState) -> None:
         """Changes the state of the run, checked against its table."""

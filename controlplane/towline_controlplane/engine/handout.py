@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 from towline_controlplane.engine import transitions
+from towline_controlplane.engine.view import Decision
 from towline_controlplane.frozen import replace
 from towline_controlplane.model import Attempt, AttemptState, Event, EventType, Run, Step, StepState
 
@@ -26,6 +27,11 @@ class Handout:
     step: Step
     attempt: Attempt
     event: Event
+
+    @property
+    def decision(self) -> Decision:
+        """The same as a decision on the run."""
+        return Decision(self.run, (self.step,), (self.attempt,), (self.event,))
 
 
 def hand_out(run: Run, step: Step, holder: Holder, now: int) -> Handout:

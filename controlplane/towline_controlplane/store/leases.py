@@ -6,7 +6,7 @@ went back keeps its attempt open, but not its lease.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +15,9 @@ from sqlalchemy import ColumnElement, FromClause, and_, select, text
 from towline_controlplane.model import Attempt, Step, StepState
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.rows import ATTEMPT, STEP
+from towline_controlplane.store.rows import ATTEMPT
 from towline_controlplane.store.runs import StepKey
-from towline_controlplane.store.statements import Statement, as_json, listed
+from towline_controlplane.store.statements import Statement, as_json
 
 _DUE = f"{tables.CLAIMABLE} AND not_before <= ?"
 
@@ -35,19 +35,17 @@ _CANDIDATES_OF_ALL = Statement(
     " CROSS JOIN LATERAL (SELECT -priority, fair_key, run_id, position, node_id FROM steps"
     f" WHERE queue_id = q.id AND {_DUE} ORDER BY priority DESC, fair_key, run_id, position LIMIT ?) AS c"
 )
+_COUNT_EVENTS_OF = Statement("SELECT r.id, r.event_count FROM runs r WHERE r.id IN {ids}")
 # Beside other control planes: the runs are locked one by one as steps are taken from them, and those that somebody else
 # has locked are passed over, so that a claim never waits while it holds a lock.
 _LOCK_RUNS_OF = Statement(
-    "SELECT k.step ->> 0, k.step ->> 1 FROM json_array_elements(?::json) WITH ORDINALITY AS k (step, number)"
+    "SELECT k.step ->> 0, k.step ->> 1, r.event_count"
+    " FROM json_array_elements(?::json) WITH ORDINALITY AS k (step, number)"
     " JOIN runs r ON r.id = k.step ->> 0 ORDER BY k.number LIMIT ? {lock} SKIP LOCKED"
 )
 _COUNT_AHEAD = Statement(
     f"SELECT count(*) FROM (SELECT 1 FROM steps WHERE queue_id = ? AND {_DUE}"  # noqa: S608
     " AND (-priority, fair_key, run_id, position) < (?, ?, ?, ?) LIMIT ?) AS ahead"
-)
-_LOAD_DUE = Statement(
-    f"SELECT {listed(STEP.names, 's')} FROM {{keys}} CROSS JOIN steps s"  # noqa: S608
-    f" WHERE s.run_id = k.run_id AND s.node_id = k.node_id AND {_DUE}"
 )
 _SPARE = 64
 """Candidates beyond those wanted, in case that some have to be passed over."""
@@ -61,38 +59,45 @@ class OpenLease:
     cancel_requested: bool
 
 
-def select_claimable(tx: Transaction, queue_ids: Collection[str], limit: int, chance: float = 0.0) -> list[Step]:
-    """Returns READY steps that are not held and due, those of the highest priority first, and queues in turn.
+@dataclass(frozen=True, slots=True)
+class Claimable:
+    """Steps that were READY, not held and due a moment ago, and the numbers of the newest events of their runs."""
 
-    `chance` in [0, 1) picks the queue that begins. They are the transaction's own, and their runs are locked: another
-    one that asks meanwhile gets others. Steps of runs that another transaction has locked are left out.
+    keys: Sequence[StepKey]
+    event_counts: Mapping[str, int]
+
+
+def lock_claimable(tx: Transaction, queue_ids: Collection[str], limit: int, chance: float = 0.0) -> Claimable:
+    """Returns steps to hand out, those of the highest priority first, and queues in turn.
+
+    `chance` in [0, 1) picks the queue that begins. Their runs are locked: another one that asks meanwhile gets others.
+    Steps of runs that another transaction has locked are left out. Between its selection and the lock of its run a
+    step may have been taken: what counts is the step as it is under the lock.
     """
-    keys = candidates(tx, queue_ids, limit, chance)
-    # Between its selection and the lock of its run a step may have been taken.
-    found = map(STEP.load, tx.fetch(_LOAD_DUE, as_json(keys), tx.now)) if keys else ()
-    steps = {(step.run_id, step.node_id): step for step in found}
-    return [steps[key] for key in keys if key in steps]
+    return _LOCK[tx.dialect](tx, sorted(set(queue_ids)), limit, chance)
 
 
-def candidates(tx: Transaction, queue_ids: Collection[str], limit: int, chance: float = 0.0) -> list[StepKey]:
-    """Returns the keys alone of what `select_claimable` looks at, with the same locks."""
-    return _SELECT[tx.dialect](tx, sorted(set(queue_ids)), limit, chance)
+def is_claimable(step: Step, now: int) -> bool:
+    """Tells whether a step of a locked run can be handed out."""
+    return step.state is StepState.READY and not step.held and step.not_before <= now
 
 
-def _select_alone(tx: Transaction, queue_ids: Sequence[str], limit: int, chance: float) -> list[StepKey]:
-    queues = [tx.fetch(_CANDIDATES, queue_id, tx.now, limit) for queue_id in queue_ids]
-    return _keys(queues, chance)[:limit]
+def _lock_alone(tx: Transaction, queue_ids: Sequence[str], limit: int, chance: float) -> Claimable:
+    keys = _keys([tx.fetch(_CANDIDATES, queue_id, tx.now, limit) for queue_id in queue_ids], chance)[:limit]
+    counts = tx.fetch(_COUNT_EVENTS_OF, as_json(run_id for run_id, _ in keys)) if keys else ()
+    return Claimable(keys, dict(counts))
 
 
-def _select_beside_others(tx: Transaction, queue_ids: Sequence[str], limit: int, chance: float) -> list[StepKey]:
+def _lock_beside_others(tx: Transaction, queue_ids: Sequence[str], limit: int, chance: float) -> Claimable:
     queues: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
     for number, *row in tx.fetch(_CANDIDATES_OF_ALL, as_json(queue_ids), tx.now, limit + _SPARE):
         queues[number].append(tuple(row))
     keys = _keys([queues[number] for number in sorted(queues)], chance)[: limit + _SPARE]
-    return [(run_id, node_id) for run_id, node_id in tx.fetch(_LOCK_RUNS_OF, json.dumps(keys), limit)] if keys else []
+    locked = tx.fetch(_LOCK_RUNS_OF, json.dumps(keys), limit) if keys else []
+    return Claimable([(run_id, node_id) for run_id, node_id, _ in locked], {run_id: n for run_id, _, n in locked})
 
 
-_SELECT = {"sqlite": _select_alone, "postgresql": _select_beside_others}
+_LOCK = {"sqlite": _lock_alone, "postgresql": _lock_beside_others}
 
 
 def _keys(queues: Iterable[Sequence[tuple[Any, ...]]], chance: float) -> list[StepKey]:

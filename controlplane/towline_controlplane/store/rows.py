@@ -6,7 +6,7 @@ Enums are stored by value, failures, usages and mappings as JSON text, everythin
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, Select, Table
@@ -76,9 +76,24 @@ class Mapped(Generic[T]):
         return dict(zip(self.names, self.values(item), strict=True))
 
     def picker(self, names: Iterable[str]) -> Callable[[T], Sequence[Any]]:
-        """Returns what takes some columns of an object, in the order of `names`."""
-        pick = itemgetter(*(self.names.index(name) for name in names))
-        return lambda item: pick(self.values(item))
+        """Returns what takes two or more columns of an object, in the order of `names`."""
+        names = tuple(names)
+        fields_of = attrgetter(*names)
+        places = {self.names[index]: conversion.store for index, conversion in self._conversions}
+        conversions = [(place, places[name]) for place, name in enumerate(names) if name in places]
+
+        def pick(item: T) -> Sequence[Any]:
+            values = [*fields_of(item)]
+            for place, store in conversions:
+                values[place] = store(values[place])
+            return values
+
+        return pick
+
+    def differing(self, old: T, new: T) -> tuple[str, ...]:
+        """Returns the names of the fields in which two objects differ."""
+        pairs = zip(self.names, self._values(old), self._values(new), strict=True)
+        return tuple([name for name, before, after in pairs if before is not after and before != after])
 
     def columns(self, *tables: Table) -> list[ColumnElement[Any]]:
         """Returns the columns in the order of `names`, each from the first of the tables that has it."""

@@ -1,8 +1,8 @@
 """Runs with their steps, attempts and history: loaded by key, saved many at a time, listed page by page."""
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, or_, select, text, tuple_
 
@@ -11,18 +11,23 @@ from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import ATTEMPT, EVENT, RUN, STEP
 from towline_controlplane.store.statements import (
-    Batch,
     Statement,
     as_json,
     insert,
     insert_if_absent,
     listed,
-    update,
     upsert,
 )
+from towline_controlplane.store.updates import Updates
+
+K = TypeVar("K")
+T = TypeVar("T")
 
 StepKey = tuple[str, str]
 """Run id and node id."""
+
+AttemptKey = tuple[str, str, int]
+"""Run id, node id and number."""
 
 RequestKey = tuple[str, str]
 """Owner id and idempotency key."""
@@ -33,23 +38,25 @@ _RUN_CHANGES = (
     *("event_count", "start_time", "end_time", "error"),
     *("output", "retries", "deadline", "deadline_reached", "admitted"),
 )
+_RUN_KEY = ("id",)
 _STEP_KEY = ("run_id", "node_id")
+_ATTEMPT_KEY = ("run_id", "node_id", "number")
 _STEP_CHANGES = tuple(name for name in STEP.names if name not in (*_STEP_KEY, "position", "map_index"))
 
 _INSERT_RUN = insert("runs", _RUN_ROW)
 _INSERT_INPUT = insert("run_inputs", ("run_id", "input"))
 _INSERT_STEP = insert("steps", STEP.names)
 _INSERT_EVENT = insert("events", EVENT.names)
-_UPDATE_RUN = update("runs", _RUN_CHANGES, key=("id",))
-_UPDATE_STEP = update("steps", _STEP_CHANGES, key=_STEP_KEY)
-_PUT_ATTEMPT_IF_OPEN = upsert(
-    "attempts", ATTEMPT.names, key=("run_id", "node_id", "number"), only_if="attempts.end_time IS NULL"
-)
+_PUT_ATTEMPT_IF_OPEN = upsert("attempts", ATTEMPT.names, key=_ATTEMPT_KEY, only_if="attempts.end_time IS NULL")
 
 _RUN_LIST = ", ".join("i.input" if name == "input" else f"r.{name}" for name in RUN.names)
 _LOCK_RUNS = Statement(
-    f"SELECT {_RUN_LIST} FROM runs r JOIN run_inputs i ON i.run_id = r.id"  # noqa: S608
+    "SELECT r.id, r.event_count FROM runs r"
     " WHERE r.id IN {ids} AND (r.end_time IS NULL OR r.end_time > 0) ORDER BY r.id {lock}"
+)
+_LOAD_RUNS = Statement(
+    f"SELECT {_RUN_LIST} FROM runs r JOIN run_inputs i ON i.run_id = r.id"  # noqa: S608
+    " WHERE r.id IN {ids} ORDER BY r.id"
 )
 _LOAD_STEPS = Statement(
     f"SELECT {listed(STEP.names, 's')} FROM {{keys}} CROSS JOIN steps s"  # noqa: S608
@@ -76,9 +83,24 @@ _LOAD_REQUESTS = Statement(
     " WHERE q.owner_id = k.run_id AND q.request_id = k.node_id"
 )
 
+_RUN_UPDATES = Updates(RUN, "runs", _RUN_KEY)
+_STEP_UPDATES = Updates(STEP, "steps", _STEP_KEY)
+# Said so that no planner takes the index of the open attempts for it, which is not the way to one attempt.
+_ATTEMPT_UPDATES_IF_OPEN = Updates(ATTEMPT, "attempts", _ATTEMPT_KEY, only_if="coalesce(t.end_time, -1) = -1")
+
 _new_run = RUN.picker(_RUN_ROW)
-_changed_run = RUN.picker((*_RUN_CHANGES, "id"))
-_changed_step = STEP.picker((*_STEP_CHANGES, *_STEP_KEY))
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Rows as the database has them."""
+
+    runs: Mapping[str, Run] = field(default_factory=dict[str, Run])
+    steps: Mapping[StepKey, Step] = field(default_factory=dict[StepKey, Step])
+    attempts: Mapping[AttemptKey, Attempt] = field(default_factory=dict[AttemptKey, Attempt])
+
+
+NOTHING_KNOWN = Stored()
 
 
 class RowMissing(Exception):
@@ -120,9 +142,17 @@ def insert_runs(tx: Transaction, runs: Iterable[Run], steps: Iterable[Step], eve
     )
 
 
-def lock_runs(tx: Transaction, run_ids: Collection[str]) -> dict[str, Run]:
-    """Returns those of the runs that exist by id, locked in the order of their ids until the transaction ends."""
-    return {run.id: run for run in map(RUN.load, tx.fetch(_LOCK_RUNS, as_json(run_ids)))}
+def lock_runs(tx: Transaction, run_ids: Collection[str]) -> dict[str, int]:
+    """Returns the number of the newest event of those of the runs that exist, locked until the transaction ends.
+
+    They are locked in the order of their ids, so that two that lock several never wait for one another.
+    """
+    return dict(tx.fetch(_LOCK_RUNS, as_json(run_ids)))
+
+
+def load_runs(tx: Transaction, run_ids: Collection[str]) -> list[Run]:
+    """Returns those of the runs that exist, each once."""
+    return [RUN.load(row) for row in tx.fetch(_LOAD_RUNS, as_json(run_ids))]
 
 
 def load_steps(tx: Transaction, keys: Collection[StepKey]) -> list[Step]:
@@ -169,23 +199,36 @@ def save_changes(
     steps: Iterable[Step] = (),
     attempts: Iterable[Attempt] = (),
     events: Iterable[Event] = (),
+    stored: Stored = NOTHING_KNOWN,
 ) -> None:
     """Updates runs and steps, inserts or replaces attempts, inserts events; of a row that comes twice the later stands.
 
-    Raises RowMissing when a run or step is not there, or when an attempt has ended before (I1). What is fixed when a
-    run is created (owner, input, labels, position, …) is left as it is.
+    Of rows that are known as `stored` only the columns that differ are written. Raises RowMissing when a run or step
+    is not there, or when an attempt has ended before (I1). What is fixed when a run is created (owner, input, labels,
+    position, …) is left as it is.
     """
     last_steps = {(step.run_id, step.node_id): step for step in steps}
     last_attempts = {(attempt.run_id, attempt.node_id, attempt.number): attempt for attempt in attempts}
-    batches: tuple[Batch, ...] = (
-        (_UPDATE_RUN, [_changed_run(run) for run in runs]),
-        (_UPDATE_STEP, [_changed_step(step) for step in last_steps.values()]),
-        (_PUT_ATTEMPT_IF_OPEN, [ATTEMPT.values(attempt) for attempt in last_attempts.values()]),
+    known_runs, other_runs = _split({run.id: run for run in runs}, stored.runs)
+    known_steps, other_steps = _split(last_steps, stored.steps)
+    known_attempts, other_attempts = _split(last_attempts, stored.attempts)
+    batches = [
+        *_RUN_UPDATES.of_differing(known_runs),
+        _RUN_UPDATES.of_all(_RUN_CHANGES, other_runs),
+        *_STEP_UPDATES.of_differing(known_steps),
+        _STEP_UPDATES.of_all(_STEP_CHANGES, other_steps),
+        *_ATTEMPT_UPDATES_IF_OPEN.of_differing(known_attempts),
+        (_PUT_ATTEMPT_IF_OPEN, [ATTEMPT.values(attempt) for attempt in other_attempts]),
         (_INSERT_EVENT, [EVENT.values(event) for event in events]),
-    )
+    ]
     for (statement, rows), changed in zip(batches, tx.execute_many(*batches), strict=True):
         if changed != len(rows):
             raise RowMissing(f"{changed} of {len(rows)} rows changed: {statement.text[tx.dialect][:60]}…")
+
+
+def _split(rows: Mapping[K, T], stored: Mapping[K, T]) -> tuple[list[tuple[T, T]], list[T]]:
+    known = [(stored[key], row) for key, row in rows.items() if key in stored]
+    return known, [row for key, row in rows.items() if key not in stored]
 
 
 def get_run(tx: Transaction, run_id: str, owner_id: str | None) -> Run | None:

@@ -89,19 +89,19 @@ def upsert(table: str, names: Iterable[str], key: Iterable[str], only_if: str = 
     return _insert(table, names, f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {settings} WHERE {only_if}")
 
 
-def update(table: str, names: Iterable[str], key: Iterable[str]) -> ManyRows:
-    """Returns an UPDATE by key; the rows have the columns to set, then those of the key."""
+def update(table: str, names: Iterable[str], key: Iterable[str], only_if: str = "true") -> ManyRows:
+    """Returns an UPDATE by key, `only_if` the old row `t` allows; the rows have the columns to set, then the key."""
     names, key = tuple(names), tuple(key)
     types = _types(table, (*names, *key))
     each = ", ".join(f"{name} = ?" for name in names)
-    found = " AND ".join(f"{name} = ?" for name in key)
+    found = " AND ".join(f"t.{name} = ?" for name in key)
     every = ", ".join(f"{name} = v.{name}" for name in names)
     joined = " AND ".join(f"t.{name} = v.{name}" for name in key)
     rows = f"{_unnest(types)} AS v ({', '.join((*names, *key))})"
     return ManyRows(
         {
-            "sqlite": f"UPDATE {table} SET {each} WHERE {found}",  # noqa: S608 - our own names, here and below
-            "postgresql": f"UPDATE {table} AS t SET {every} FROM {rows} WHERE {joined}",  # noqa: S608
+            "sqlite": f"UPDATE {table} AS t SET {each} WHERE {found} AND {only_if}",  # noqa: S608 - our own names
+            "postgresql": f"UPDATE {table} AS t SET {every} FROM {rows} WHERE {joined} AND {only_if}",  # noqa: S608
         },
         types,
     )

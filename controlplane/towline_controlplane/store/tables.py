@@ -278,7 +278,7 @@ steps = Table(
     ended(columns.STEP_ENDED),
     CheckConstraint("open_edges >= 0", name="open_edges"),
 )
-# select_claimable: the order of the claims of a queue, then what it must know of each without a look at its row
+# lock_claimable: the order of the claims of a queue, then what it must know of each without a look at its row
 partial(
     "steps_claimable",
     [
