@@ -150,7 +150,7 @@ def test_what_readers_ask_is_found_by_index(filled: str, name: str) -> None:
 
 
 def test_a_claim_is_read_in_its_order_and_sorts_nothing(filled: str) -> None:
-    plan = plan_of(filled, BY_WRITERS["select_claimable"][0], writes=True)
+    plan = plan_of(filled, BY_WRITERS["lock_claimable"][0], writes=True)
     candidates = plan.split("LockRows")[0]
     assert "Index Only Scan using steps_claimable" in candidates
     assert "Sort" not in candidates
