@@ -81,6 +81,20 @@ def test_a_transaction_that_lost_against_another_is_repeated(postgres_url: str, 
     asyncio.run(scenario())
 
 
+def test_a_migration_beside_it_costs_nothing(postgres_url: str, errors: list[BaseException]) -> None:
+    async def scenario() -> None:
+        async with replicas(postgres_url, 1) as [database]:
+            await database.write(lambda tx: add_run(tx, "run-1"))
+            await database.write(lambda tx: runs.load_runs(tx, ["run-1"]))
+            with psycopg.connect(postgres_url, autocommit=True) as migrating:
+                migrating.execute('ALTER TABLE runs ALTER COLUMN owner_id TYPE varchar(99) COLLATE "POSIX"')
+            [run] = await database.write(lambda tx: runs.load_runs(tx, ["run-1"]))
+            assert run.id == "run-1"
+
+    asyncio.run(scenario())
+    assert [str(error) for error in errors] == ["cached plan must not change result type"]
+
+
 def test_two_that_wait_for_each_other_both_get_through(postgres_url: str, errors: list[BaseException]) -> None:
     both_hold_one = threading.Barrier(2, timeout=WAIT)
 

@@ -57,12 +57,15 @@ _BEGIN: Mapping[bool, LiteralString] = {
 }
 _NOW: LiteralString = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 
-_SURELY_ROLLED_BACK = frozenset({"40001", "40P01"})
+_LOST_AGAINST_ANOTHER = frozenset({"40001", "40P01"})
 """Serialization failure and deadlock: the same again may well succeed."""
+
+_SURELY_ROLLED_BACK = _LOST_AGAINST_ANOTHER | {"0A000"}
+"""Also a prepared statement whose columns a migration has changed: the rollback has forgotten it."""
 
 _AWAY = (
     *("08", "53", "57", "58"),  # connections, resources, operators, the system below
-    *_SURELY_ROLLED_BACK,
+    *_LOST_AGAINST_ANOTHER,
     "25006",  # read-only: a standby, or a failover under way
     "25P03",  # idle in a transaction for too long
     "55P03",  # a lock was not to be had in time
