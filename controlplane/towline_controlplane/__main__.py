@@ -80,7 +80,7 @@ async def _introduce(settings: Settings, database: Database, control_plane: Cont
 def _prepare(settings: Settings) -> None:
     settings.create_data_dir()
     shutil.rmtree(settings.spool_folder, ignore_errors=True)  # bundles whose upload a crash cut off
-    settings.spool_folder.mkdir(mode=0o700)
+    settings.spool_folder.mkdir(mode=0o700, exist_ok=True)
     upgrade(settings.database)
 
 

@@ -63,7 +63,8 @@ def _migrate(url: str, work: Callable[[Config], None]) -> str:
     except CommandError as error:
         raise CannotMigrate(f"the database is of another release: {error}") from error
     except DBAPIError as error:
-        raise CannotMigrate(f"the database cannot be migrated: {error.orig}") from error
+        reason = " ".join(str(error.orig).split())
+        raise CannotMigrate(f"the database cannot be migrated: {reason}") from error
 
 
 def _on_sqlite(url: str, migrate: Callable[[Connection], str]) -> str:

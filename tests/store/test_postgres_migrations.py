@@ -161,4 +161,5 @@ def test_command_says_why_it_cannot(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/name")
     monkeypatch.setattr(sys, "argv", ["migrate"])
     assert migrate.main() == 6
-    assert "Connection refused" in capsys.readouterr().err
+    [line] = capsys.readouterr().err.splitlines()
+    assert "Connection refused" in line

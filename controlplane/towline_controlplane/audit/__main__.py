@@ -11,6 +11,7 @@ import sys
 from towline_controlplane.audit.auditor import Report, audit_database
 from towline_controlplane.settings import DatabaseSettings
 from towline_controlplane.store.database import Database
+from towline_controlplane.telemetry import configure_logging
 
 _MOST = 1_000
 
@@ -62,9 +63,11 @@ def main() -> int:
     parser.add_argument("--output", choices=("table", "json"), default="table")
     output = parser.parse_args().output
     try:
+        configure_logging("ERROR")  # on standard error, and no more than what is said here
         report = asyncio.run(audit(_settings()))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no breach that was found
-        print(f"error: cannot audit the database: {error}", file=sys.stderr)  # noqa: T201
+        reason = str(error).partition("\n")[0]
+        print(f"error: cannot audit the database: {reason}", file=sys.stderr)  # noqa: T201
         return 6
     print(as_json(report) if output == "json" else as_text(report))  # noqa: T201
     return 1 if report.breaches else 0
