@@ -36,6 +36,7 @@ check: $(VENV)/dev.stamp $(GENERATED) ## The gate: format, lint, types, import r
 
 bench: $(VENV)/dev.stamp $(GENERATED) ## Measure the control plane beside bare statements, on both databases; print the ratios
 	$(BIN)/python -m bench.raw_statements
+	$(BIN)/python -m bench.store_rounds
 	$(BIN)/python -m bench.group_commit
 	$(BIN)/python -m bench.run_size
 

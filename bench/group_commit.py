@@ -59,7 +59,7 @@ def row(name: str, trials: Sequence[Trial]) -> list[str]:
 
 def main() -> None:
     rows: list[list[str]] = []
-    names = sys.argv[1] if len(sys.argv) > 1 else "sqlite"
+    names = sys.argv[1] if len(sys.argv) > 1 else "sqlite,postgres"
     for batch in (int(each) for each in sys.argv[2].split(",")) if len(sys.argv) > 2 else BATCHES:
         rows += [row(f"{store.name}, N={batch}", asyncio.run(measure(store, batch))) for store in stores(names)]
     head = ["", "raw steps/s", "orchestrator steps/s", "ratio %", "raw CPU µs/step", "orchestrator CPU µs/step"]

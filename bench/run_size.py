@@ -89,7 +89,7 @@ async def start_cost(store: Store, document: Document) -> tuple[Cost, Cost]:
 def main() -> None:
     steps: list[list[str]] = []
     starts: list[list[str]] = []
-    for name in (sys.argv[1] if len(sys.argv) > 1 else "sqlite").split(","):
+    for name in (sys.argv[1] if len(sys.argv) > 1 else "sqlite,postgres").split(","):
         for shape, build in _SHAPES.items():
             for store in stores(name):
                 small, large = asyncio.run(step_costs(store, build))
