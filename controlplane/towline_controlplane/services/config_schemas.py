@@ -5,6 +5,7 @@ as RE2, no references, no uniqueness. The plugin itself sees the whole config an
 template is judged when it is rendered, not here. The schema of a run's input may use nothing that is not followed.
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -38,6 +39,14 @@ _HOLDS_SCHEMA: Final = frozenset(
 _HOLDS_SCHEMAS: Final = frozenset({"allOf", "anyOf", "dependentSchemas", "oneOf", "prefixItems", "properties"})
 # What these say holds whatever a template will be rendered to.
 _ABOUT_MEMBERS: Final = frozenset({"required", "additionalProperties", "dependentRequired", "minProperties"})
+
+# Whose own messages show values as Python writes them.
+_SAID_IN_JSON: Final = {
+    "anyOf": "fits none of the schemas of anyOf",
+    "const": "must be {}",
+    "enum": "must be one of {}",
+    "type": "must be of type {}",
+}
 
 
 def wrong_schema(schema: Mapping[str, Any], path: str) -> list[Violation]:
@@ -82,7 +91,9 @@ def _violations_of(error: ValidationError, path: str) -> Iterator[Violation]:
         for name in _unknown_members(error.schema, cast("Mapping[str, Any]", error.instance)):
             yield Violation(member(place, name), "is not a field that the schema knows")
     else:
-        yield Violation(place, error.message[:_MAX_MESSAGE])
+        message = _SAID_IN_JSON.get(cast("str", error.validator), "")
+        value = json.dumps(error.validator_value, ensure_ascii=False)
+        yield Violation(place, (message.format(value) or error.message)[:_MAX_MESSAGE])
 
 
 def _unfollowed(schema: object, path: str) -> Iterator[Violation]:
