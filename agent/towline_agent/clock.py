@@ -4,6 +4,7 @@ Leases are judged by elapsed time alone; the wall clock only labels log lines. N
 """
 
 import asyncio
+import os
 import random
 import time
 import uuid
@@ -63,8 +64,10 @@ class SystemClock:
         return random.random()  # noqa: S311 - spreads retries, keeps no secret
 
     def new_id(self) -> str:
-        """A random UUID."""
-        return str(uuid.uuid4())
+        """A UUIDv7: of two sessions of an agent the later one has the greater id, unless its clock was set back."""
+        value = int.from_bytes(os.urandom(16), "big")
+        value &= ~(0xFFFF_FFFF_FFFF << 80) & ~(0xF << 76) & ~(0x3 << 62)
+        return str(uuid.UUID(int=value | (time.time_ns() // 1_000_000 << 80) | 0x7 << 76 | 0x2 << 62))
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
         """Runs `callback` in the running event loop after `seconds`."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from towline_controlplane.errors import SessionReplaced
+from towline_controlplane.errors import SessionReplaced, Unavailable
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.store import agents, leases
 from towline_controlplane.store.agents import SessionInfo
@@ -23,8 +23,15 @@ class Sessions:
         return min(self.lease_seconds / 6, 2.0)
 
     async def open(self, agent: AgentRecord, session_id: str, info: SessionInfo) -> None:
-        """Makes the session the agent's only one."""
-        await self.database.write(lambda tx: agents.open_session(tx, agent.id, session_id, info, self._expire_time(tx)))
+        """Makes the session the agent's only one; raises Unavailable while a later one may be alive.
+
+        The ids of sessions rise, so that a message of a process that is gone, late or repeated, does not take the
+        agent from the one that followed it.
+        """
+        if not await self.database.write(
+            lambda tx: agents.open_session(tx, agent.id, session_id, info, self._expire_time(tx))
+        ):
+            raise Unavailable("a later session of this agent is open, whose lease is not over")
 
     async def renew(self, agent: AgentRecord, session_id: str) -> None:
         """Renews the session with all its leases; raises SessionReplaced if another has been opened meanwhile."""

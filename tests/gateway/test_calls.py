@@ -186,7 +186,7 @@ ROUTE_REFUSALS = [
     ("PATCH", "/api/workflows/w1", 405, "METHOD_NOT_ALLOWED", "DELETE, GET, HEAD, PUT"),
     ("OPTIONS", "/api/workflows", 405, "METHOD_NOT_ALLOWED", "GET, HEAD, POST"),
     ("POST", "/docs", 405, "METHOD_NOT_ALLOWED", "GET, HEAD"),
-    ("GET", "/api/agents/enrollmentTokens", 405, "METHOD_NOT_ALLOWED", "POST"),
+    ("GET", "/api/auth/login", 405, "METHOD_NOT_ALLOWED", "POST"),
 ]
 
 

@@ -31,7 +31,9 @@ def test_an_agent_shows_its_sandbox_and_its_plugins(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         admin, agent = await rig.admin(), await rig.agent("agent-1")
         info = SessionInfo(2, {}, sandbox_level=SandboxLevel.L3, plugins=["DELAY", "SHELL"])
-        await rig.database.write(lambda tx: agents.open_session(tx, agent.caller.id, "session-2", info, tx.now + 9))
+        await rig.database.write(
+            lambda tx: agents.open_session(tx, agent.caller.id, agent.session_id, info, tx.now + 9)
+        )
         shown = (await admin.call("AgentAdminService/GetAgent", agentId="agent-1")).agent
         assert (shown.info.sandbox.level, list(shown.info.plugins)) == (4, ["DELAY", "SHELL"])
 

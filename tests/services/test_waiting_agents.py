@@ -145,6 +145,8 @@ def test_one_step_makes_one_agent_look_and_not_all(tmp_path: Path, database_url:
         async with replica(tmp_path, database_url) as it:
             await sign_in(it)
             workflow_id = await it.workflow()
+            await it.start(workflow_id)
+            await it.pull(await it.agent("who makes the queue known", {}))
             pulls = await it.pulling(20)
             await it.start(workflow_id)
             (first,), others = await asyncio.wait(pulls, return_when=asyncio.FIRST_COMPLETED)

@@ -22,7 +22,7 @@ from weather import Weather
 from towline.v1 import agent_service_pb2 as pb
 from towline.v1.agent_pb2 import AgentInfo
 from towline_agent.agent import Agent, Options
-from towline_agent.control_plane import ControlPlaneError, RequestRefused, SessionReplaced
+from towline_agent.control_plane import ControlPlaneError, RequestRefused
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
 from towline_agent.grpc_control_plane import CALL_SECONDS, PULL_GRACE_SECONDS, refusal
 from towline_agent.heartbeat import Heartbeat
@@ -70,8 +70,8 @@ class SimulatedClock:
         return self._chance.random()
 
     def new_id(self) -> str:
-        """A UUID that the seed has drawn."""
-        return f"{self._chance.getrandbits(128):032x}"
+        """The time, then what the seed has drawn, so that later ids are greater."""
+        return f"{self.micros():016x}{self._chance.getrandbits(64):016x}"
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> asyncio.TimerHandle:
         """Runs `callback` after `seconds`."""
@@ -339,10 +339,6 @@ class AgentHost:
         agent = Agent(link, TaskPulse(link), SimulatedSupervisor(self, process), options, lambda: 1 << 30, clock)
         try:
             await agent.run()
-        except SessionReplaced:
-            # A Sync of the process before this one came late and took its place: an operator has to start it again.
-            self.trace.note(process.name, "stops, having been replaced")
-            self.network.later(self.weather.lease_seconds, self._start_again, process)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a defect
             self.defects.append(f"{process.name} ended with {error!r}")
 

@@ -69,6 +69,7 @@ class Auditor:
         self._clock = clock
         self._defects = defects
         self._cancelled: set[str] = set()
+        self._retried: set[str] = set()
         self._connection = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, isolation_level=None)
         self._version = -1
         self._raw: dict[str, dict[Any, tuple[Any, ...]]] = {table: {} for table in _KEYS}
@@ -92,6 +93,9 @@ class Auditor:
             table: [(key, before[table].get(key)) for key, row in rows.items() if before[table].get(key) != row]
             for table, rows in self._raw.items()
         }
+        runs = [(run_id, old) for run_id, old in changed["runs"] if old is not None]
+        # What a retry has begun again may have ended the same way in the same commit.
+        self._retried = {r for r, old in runs if self._named("runs", old)["retries"] < self.row("runs", r)["retries"]}
         for table, changes in changed.items():
             for key, old in changes:
                 if old is not None:
@@ -201,7 +205,8 @@ class Auditor:
         if table == "runs" and old["state"] in _TERMINAL[table] and new["state"] not in _TERMINAL[table]:
             self._cancelled.discard(key)  # a retry begins the run again
         still_ended = old["state"] in _TERMINAL[table] and new["state"] == old["state"]
-        changed = [name for name in old if old[name] != new[name]] if still_ended else []
+        again = table != "attempts" and (key if table == "runs" else key[0]) in self._retried
+        changed = [name for name in old if old[name] != new[name]] if still_ended and not again else []
         self._demand(not changed, f"I1, I6: {table} {key} has ended as {old['state']} and changed {changed}")
 
     def _check_step(self, before: dict[str, dict[Any, tuple[Any, ...]]], key: StepKey, old: Row, new: Row) -> None:

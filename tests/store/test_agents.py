@@ -66,6 +66,17 @@ def test_a_session_replaces_the_one_before(store: Store) -> None:
     )
 
 
+def test_an_earlier_session_comes_back_only_when_the_lease_of_the_later_one_is_over(store: Store) -> None:
+    store.write(add_agent)
+    now = store.clock.now
+    assert store.write(agents.open_session, "agent-1", "session-1", INFO, now + 10)
+    assert store.write(agents.open_session, "agent-1", "session-2", INFO, now + 10)
+    assert not store.write(agents.open_session, "agent-1", "session-1", INFO, now + 20)
+    assert store.write(agents.open_session, "agent-1", "session-2", INFO, now + 10)
+    store.clock.now += 10
+    assert store.write(agents.open_session, "agent-1", "session-1", INFO, now + 20)
+
+
 def test_an_unknown_agent_opens_no_session(store: Store) -> None:
     assert not store.write(agents.open_session, "none", "session-1", INFO, 5_000)
 

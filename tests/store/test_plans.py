@@ -62,7 +62,6 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "get_agent": (lambda tx: agents.get_agent(tx, "agent-1"), ["agents (id=?)"]),
     "find_by_credential": (lambda tx: agents.find_by_credential(tx, "c"), ["agents (credential_hash=?)"]),
     "renew_if_session": (lambda tx: agents.renew_if_session(tx, "agent-1", "s", 1), ["agents (id=?)"]),
-    # An agent is locked under the alias that the lock is for.
     "lock_agents": (lambda tx: agents.lock_agents(tx, ["agent-1"]), ["agents (id=?)", HELD, STEP]),
     "list_agents": (lambda tx: agents.list_agents(tx, "a", 9), ["agents (name>?)", HELD, STEP]),
     "find_by_email": (lambda tx: users.find_by_email(tx, "e"), ["users (email=?)"]),

@@ -1,10 +1,10 @@
 """Agents, their sessions, and the tokens they enroll with."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, func, or_, select, update
 
 from towline_controlplane.errors import AlreadyExists
 from towline_controlplane.model import AgentRecord
@@ -80,19 +80,25 @@ def find_by_credential(tx: Transaction, credential_hash: str) -> AgentRecord | N
 
 
 def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionInfo, lease_expire_time: int) -> bool:
-    """Makes a session the agent's only one, or renews it with new info; False if there is no such agent."""
+    """Makes a session the agent's only one, or renews it with new info.
+
+    False if there is no such agent, or if its session has a greater id and a lease that is not over.
+    """
     values = asdict(info) | {
         "labels": to_json(dict(info.labels)),
         "sandbox_level": int(info.sandbox_level),
         "plugins": to_json(list(info.plugins)),
         "session_id": session_id,
     }
-    return _renew(tx, lease_expire_time, {"id": agent_id}, values)
+    agents = tables.agents.c
+    earlier = or_(agents.session_id.is_(None), agents.session_id <= session_id, agents.lease_expire_time <= tx.now)
+    return _renew(tx, lease_expire_time, (agents.id == agent_id, earlier), values)
 
 
 def renew_if_session(tx: Transaction, agent_id: str, session_id: str, lease_expire_time: int) -> bool:
     """Renews all leases of an agent, only if `session_id` is still its session; tells whether it was."""
-    return _renew(tx, lease_expire_time, {"id": agent_id, "session_id": session_id}, {})
+    agents = tables.agents.c
+    return _renew(tx, lease_expire_time, (agents.id == agent_id, agents.session_id == session_id), {})
 
 
 def list_agents(tx: Transaction, after_name: str, limit: int) -> list[ListedAgent]:
@@ -152,11 +158,13 @@ def _listed(tx: Transaction, query: Select[Any]) -> list[ListedAgent]:
     return [ListedAgent(AGENT.load(row[:-1]), row[-1]) for row in tx.connection.execute(query)]
 
 
-def _renew(tx: Transaction, lease_expire_time: int, guard: Mapping[str, str], values: Mapping[str, object]) -> bool:
+def _renew(
+    tx: Transaction, lease_expire_time: int, guard: Iterable[ColumnElement[bool]], values: Mapping[str, object]
+) -> bool:
     agents = tables.agents.c
     statement = (
         update(tables.agents)
-        .where(*(agents[name] == value for name, value in guard.items()))
+        .where(*guard)
         .values(renewals=agents.renewals + 1, lease_expire_time=lease_expire_time, last_seen_time=tx.now, **values)
     )
     return tx.connection.execute(statement).rowcount == 1
