@@ -210,13 +210,14 @@ def test_claims_are_served_however_much_is_submitted(play: Callable[[Scenario], 
         agent = await rig.agent()
         stale = Lease("no-run", "a", 1, 1, "", agent.id)
         answered: list[str] = []
-        claim = asyncio.ensure_future(agent.pull())
+        claim = asyncio.ensure_future(rig.orchestrator.exchange((), (), await agent.claim()))
         claim.add_done_callback(lambda _: answered.append("claim"))
         confirming = [asyncio.ensure_future(rig.orchestrator.confirm([stale])) for _ in range(2000)]
         for each in confirming:
             each.add_done_callback(lambda _: answered.append("confirmation"))
         await asyncio.gather(claim, *confirming)
-        assert len(claim.result()) == 1
+        _, served = claim.result()
+        assert len(served.offers) == 1
         assert answered[-1] == "confirmation"
 
     play(scenario)
