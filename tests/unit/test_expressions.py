@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline_controlplane.engine.expressions import ExpressionError, Scope, compile_expression
+from towline_controlplane.engine.expressions import ExpressionError, Scope, compile_condition, compile_expression
 
 NODES = {
     "fetch": {"state": "SUCCEEDED", "output": {"count": 11, "ratio": 0.5, "tags": ["a", "b"], "none": None}},
@@ -279,3 +279,39 @@ def test_an_integral_value_is_an_int(value: float) -> None:
     assert isinstance(result, int) == (value.is_integer() and abs(value) < 2**53)
     assert isinstance(result, int | float)
     assert math.isclose(result, value, rel_tol=0, abs_tol=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("1 + 1", "1:1: a condition must yield true or false; this one yields int"),
+        ("'yes'", "1:1: a condition must yield true or false; this one yields string"),
+        ("[input.x]", "1:1: a condition must yield true or false; this one yields list<dyn>"),
+        ("nodes.a.outptu > 1", "a node has state and output, not 'outptu'"),
+        ("run.input == 1", "a run has id and workflowId, not 'input'"),
+    ],
+)
+def test_a_condition_that_can_never_hold_is_refused_when_it_is_compiled(source: str, said: str) -> None:
+    with pytest.raises(ExpressionError) as refusal:
+        compile_condition(source)
+    assert refusal.value.message == said
+
+
+@pytest.mark.parametrize(
+    "source", ["input.x", "input.x > 1", "nodes.a.output.ok", "has(nodes.a.output)", "nodes.a.output['x']"]
+)
+def test_a_condition_that_may_hold_is_taken(source: str) -> None:
+    assert compile_condition(source).source == source
+
+
+@pytest.mark.parametrize(
+    ("source", "position"),
+    [
+        ("nodes.a.state", "1:1"),
+        ("input.x > 1 &&\n  nodes['a'].output.n", "2:3"),
+        ('nodes.ab.state == nodes["a"].state', "1:19"),
+        ("nodes.b.state == '' || nodes . a.state == ''", "1:24"),
+    ],
+)
+def test_the_place_that_names_a_node_is_found(source: str, position: str) -> None:
+    assert compile_expression(source).position("a") == position

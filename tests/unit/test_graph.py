@@ -237,22 +237,22 @@ def test_ids_that_are_not(node_id: str) -> None:
         (
             {"nodes": [node("a", config={"x": "${{ nodes.b.output }}"})]},
             "dag.nodes[0].config",
-            "'b' is not a node",
+            "1:1: 'b' is not a node",
         ),
         (
             {"nodes": [node("a"), node("b", config={"x": "${{ nodes.a.output }}"})]},
             "dag.nodes[1].config",
-            "'a' need not have ended when 'b' begins: no path leads from it to there",
+            "1:1: 'a' need not have ended when 'b' begins: no path leads from it to there",
         ),
         (
             {"nodes": [node("a", config={"x": "${{ nodes.a.output }}"})]},
             "dag.nodes[0].config",
-            "'a' need not have ended when 'a' begins: no path leads from it to there",
+            "1:1: 'a' need not have ended when 'a' begins: no path leads from it to there",
         ),
         (
             dag(edge("a", "b", type="EXPRESSION", expression="nodes.b.state == 'X'")),
             "dag.edges[0].condition.expression",
-            "'b' need not have ended when 'a' ends: no path leads from it to there",
+            "1:1: 'b' need not have ended when 'a' ends: no path leads from it to there",
         ),
     ],
 )  # fmt: skip

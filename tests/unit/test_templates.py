@@ -71,7 +71,7 @@ def test_the_nodes_of_all_expressions_are_known() -> None:
         {"a": "${{ nodes.x.output }} ${{ nodes['y-1'].state }}", "b": ["${{ nodes.z.output }}"]}
     )
     assert template.references == {"x", "y-1", "z"}
-    assert template.expressions == 3
+    assert len(template.programs) == 3
 
 
 @pytest.mark.parametrize(

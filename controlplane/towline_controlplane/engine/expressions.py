@@ -23,6 +23,8 @@ from towline_controlplane.engine.limits import (
 )
 
 _ROOTS = frozenset({"input", "run", "nodes"})
+_OF_RUN = ("id", "workflowId")
+_OF_NODE = ("state", "output")
 _ENVIRONMENT = cel.NewEnv(variables=dict.fromkeys(sorted(_ROOTS), cel.Type.DYN))
 _LARGEST_INTEGER = 2**53 - 1
 
@@ -66,10 +68,18 @@ class Program:
         tree = cel_tree.parse(self._expression.serialize())
         _check(tree)
         paths = list(_paths(tree))
+        _check_names(paths)
         self.references = frozenset(path[1] for path in paths if path[0] == "nodes")
         self._keys = _keys(paths)
         self._outputs = [node for node, keys in self._keys.get("nodes", {}).items() if not keys or "output" in keys]
         self._cost = _cost(tree)
+
+    def position(self, node_id: str) -> str:
+        """Returns line and column of the first place that names a node, as `line:column`, counted from 1."""
+        name = re.escape(node_id)
+        found = re.search(rf"nodes\s*(?:\.\s*{name}\b|\[\s*['\"]{name}['\"])", self.source)
+        start = found.start() if found else 0
+        return f"{self.source.count(chr(10), 0, start) + 1}:{start - self.source.rfind(chr(10), 0, start)}"
 
     def evaluate(self, scope: Scope) -> object:
         """Returns the value as JSON, an integral number always as int; raises ExpressionError."""
@@ -110,6 +120,15 @@ def matches(text: str, pattern: str) -> bool:
     return compile_expression("input.text.matches(input.pattern)").evaluate_condition(scope)
 
 
+def compile_condition(source: str) -> Program:
+    """Returns the program of an expression that may yield true or false; raises ExpressionError if it never does."""
+    program = compile_expression(source)
+    kind = _compile(source).return_type()
+    if kind not in (cel.Type.BOOL, cel.Type.DYN):
+        raise ExpressionError(f"1:1: a condition must yield true or false; this one yields {kind.name().lower()}")
+    return program
+
+
 def _compile(source: str) -> cel.Expression:
     if not source.strip():
         raise ExpressionError("it is empty")
@@ -144,6 +163,17 @@ def _paths(tree: Tree) -> list[Path]:
     if path == ("nodes",):
         raise ExpressionError("name each node where it is used: nodes.<id> or nodes['<id>']")
     return [path]
+
+
+def _check_names(paths: list[Path]) -> None:
+    for path in paths:
+        match path:
+            case ("run", name, *_) if name not in _OF_RUN:
+                raise ExpressionError(f"a run has {' and '.join(_OF_RUN)}, not {name!r}")
+            case ("nodes", _, name, *_) if name not in _OF_NODE:
+                raise ExpressionError(f"a node has {' and '.join(_OF_NODE)}, not {name!r}")
+            case _:
+                continue
 
 
 def _keys(paths: list[Path]) -> Keys:

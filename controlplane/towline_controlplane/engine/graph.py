@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from towline_controlplane.engine import cycles, limits
-from towline_controlplane.engine.expressions import ExpressionError, Program, compile_expression
+from towline_controlplane.engine.expressions import ExpressionError, Program, compile_condition
 from towline_controlplane.engine.fields import Fields, Violations
 from towline_controlplane.engine.nodes import Node, read_node
 from towline_controlplane.engine.policies import Policies, read_policies
+from towline_controlplane.engine.templates import Template
 from towline_controlplane.errors import InvalidDag
 from towline_controlplane.model import ConditionType, PluginRef
 
@@ -52,9 +53,14 @@ class _Use:
     """Where nodes are named: in a config, which is rendered before `node`, or in a condition, decided after it."""
 
     place: str
-    references: frozenset[str]
+    expressions: Template | Program
     node: int
     after: bool
+
+    @property
+    def references(self) -> frozenset[str]:
+        """The nodes that it names."""
+        return self.expressions.references
 
 
 def compile_dag(document: Mapping[str, object], plugins: Mapping[str, PluginRef] | None = None) -> Dag:
@@ -85,7 +91,7 @@ def _nodes(dag: Fields, plugins: Mapping[str, PluginRef]) -> list[Node]:
     expressions = 0
     for index, fields in enumerate(_bounded(dag, "nodes", limits.MAX_NODES)):
         nodes.append(read_node(fields, index, plugins))
-        expressions += nodes[-1].config.expressions
+        expressions += len(nodes[-1].config.programs)
         if expressions > limits.MAX_EXPRESSIONS:
             raise InvalidDag.of("dag.nodes", f"have more than {limits.MAX_EXPRESSIONS} expressions in their configs")
     return nodes
@@ -146,7 +152,7 @@ def _condition(fields: Fields) -> tuple[ConditionType, Program | None]:
         fields.refuse("expression", "is missing: the type is EXPRESSION")
         return kind, None
     try:
-        return kind, compile_expression(source)
+        return kind, compile_condition(source)
     except ExpressionError as error:
         fields.refuse("expression", error.message)
         return kind, None
@@ -187,7 +193,8 @@ def _check_order(dag: Dag, violations: Violations) -> None:
     uses = list(_uses(dag))
     for use in uses:
         for name in sorted(use.references - dag.by_id.keys()):
-            violations.add(use.place, f"{name!r} is not a node{violations.suggestion(name, dag.by_id)}")
+            where = use.expressions.position(name)
+            violations.add(use.place, f"{where}: {name!r} is not a node{violations.suggestion(name, dag.by_id)}")
     # The ancestors in a graph with something wrong in it are not those that its author means.
     if uses and not violations:
         _check_ended(dag, uses, _ancestors(successors, order), violations)
@@ -200,17 +207,18 @@ def _check_ended(dag: Dag, uses: Sequence[_Use], ancestors: Sequence[int], viola
         for name in sorted(use.references):
             if not ended >> dag.by_id[name] & 1:
                 when = f"{dag.nodes[use.node].id!r} {'ends' if use.after else 'begins'}"
-                violations.add(use.place, f"{name!r} need not have ended when {when}: no path leads from it to there")
+                message = f"{name!r} need not have ended when {when}: no path leads from it to there"
+                violations.add(use.place, f"{use.expressions.position(name)}: {message}")
 
 
 def _uses(dag: Dag) -> Iterator[_Use]:
     for node in dag.nodes:
         if node.config.references:
-            yield _Use(f"dag.nodes[{node.index}].config", node.config.references, node.index, after=False)
+            yield _Use(f"dag.nodes[{node.index}].config", node.config, node.index, after=False)
     for edge in dag.edges:
         if edge.expression and edge.expression.references:
             place = f"dag.edges[{edge.index}].condition.expression"
-            yield _Use(place, edge.expression.references, edge.source, after=True)
+            yield _Use(place, edge.expression, edge.source, after=True)
 
 
 def _ancestors(successors: cycles.Successors, order: Sequence[int]) -> list[int]:

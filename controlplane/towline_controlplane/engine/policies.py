@@ -61,7 +61,8 @@ def _output(fields: Fields, node_ids: frozenset[str]) -> Template | None:
         fields.refuse(f"output{error.place}", error.message)
         return None
     for name in sorted(template.references - node_ids):
-        fields.refuse("output", f"{name!r} is not a node{fields.violations.suggestion(name, node_ids)}")
+        where = template.position(name)
+        fields.refuse("output", f"{where}: {name!r} is not a node{fields.violations.suggestion(name, node_ids)}")
     return template
 
 

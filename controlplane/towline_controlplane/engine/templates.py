@@ -26,9 +26,12 @@ class Template:
     is_constant: bool
     references: frozenset[str]
     """The nodes that its expressions name."""
-    expressions: int
-    """How many it holds."""
+    programs: tuple[Program, ...]
     _render: Render
+
+    def position(self, node_id: str) -> str:
+        """Returns line and column of the place in its first expression that names a node, as in `Program.position`."""
+        return next(program.position(node_id) for program in self.programs if node_id in program.references)
 
     def render(self, scope: Scope) -> object:
         """Returns the value with its expressions evaluated; raises ExpressionError."""
@@ -43,7 +46,7 @@ def compile_template(value: object) -> Template:
         value=value,
         is_constant=render is None,
         references=frozenset(reference for program in programs for reference in program.references),
-        expressions=len(programs),
+        programs=tuple(programs),
         _render=render or (lambda _evaluate: value),
     )
 
