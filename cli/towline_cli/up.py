@@ -15,9 +15,15 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def up(
-    data_dir: Annotated[Path, typer.Option("--data-dir", help="Everything is kept here.")] = Path(".towline"),
-    http_port: Annotated[int, typer.Option("--http-port", min=0, max=65535, help="REST; 0: any free port.")] = 3000,
-    grpc_port: Annotated[int, typer.Option("--grpc-port", min=0, max=65535, help="gRPC; 0: any free port.")] = 50051,
+    data_dir: Annotated[
+        Path, typer.Option("--data-dir", envvar="TOWLINE_DATA_DIR", help="Everything is kept here.")
+    ] = Path(".towline"),
+    http_port: Annotated[
+        int, typer.Option("--http-port", envvar="HTTP_PORT", min=0, max=65535, help="REST; 0: any free port.")
+    ] = 3000,
+    grpc_port: Annotated[
+        int, typer.Option("--grpc-port", envvar="GRPC_PORT", min=0, max=65535, help="gRPC; 0: any free port.")
+    ] = 50051,
     slots: Annotated[int | None, typer.Option("--slots", min=1, help="Attempts at the same time.")] = None,
     show_login: Annotated[bool, typer.Option("--show-login", help="Show the admin's login again.")] = False,
 ) -> None:

@@ -63,7 +63,6 @@ def main() -> int:
     parser.add_argument("--output", choices=("table", "json"), default="table")
     output = parser.parse_args().output
     try:
-        configure_logging("ERROR")  # on standard error, and no more than what is said here
         report = asyncio.run(audit(_settings()))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is no breach that was found
         reason = str(error).partition("\n")[0]
@@ -74,4 +73,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    configure_logging("ERROR")  # on standard error, and no more than what is said here
     sys.exit(main())
