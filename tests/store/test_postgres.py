@@ -81,7 +81,12 @@ def test_a_transaction_that_lost_against_another_is_repeated(postgres_url: str, 
     asyncio.run(scenario())
 
 
-def test_a_migration_beside_it_costs_nothing(postgres_url: str, errors: list[BaseException]) -> None:
+def test_a_migration_beside_it_costs_nothing(
+    postgres: SharedPostgres, postgres_template: str, errors: list[BaseException]
+) -> None:
+    name = postgres.create_database(postgres_template)
+    postgres_url = postgres.url(name)
+
     async def scenario() -> None:
         async with replicas(postgres_url, 1) as [database]:
             await database.write(lambda tx: add_run(tx, "run-1"))
@@ -92,6 +97,7 @@ def test_a_migration_beside_it_costs_nothing(postgres_url: str, errors: list[Bas
             assert run.id == "run-1"
 
     asyncio.run(scenario())
+    postgres.drop_database(name)
     assert [str(error) for error in errors] == ["cached plan must not change result type"]
 
 
