@@ -8,7 +8,6 @@ back is handed out under the same number, and the log of its next holder begins 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
 from towline_controlplane.bus import Doorbell, logs_topic
 from towline_controlplane.group_commit import Backlog, commit_together
@@ -18,6 +17,7 @@ from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.logs import LogAppend
 
 _MAX_BATCH = 64
+_MOST_LEASES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,12 @@ class LogChunk:
     final: bool
 
 
-class Refusal(Enum):
-    """Why bytes are not taken."""
+@dataclass(slots=True)
+class _Entrance:
+    """Where the chunks of a lease pass one by one, in the order in which they came."""
 
-    STALE = "STALE"
-    UNCONFIRMED = "UNCONFIRMED"
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    confirmed: bool = False
 
 
 @dataclass(slots=True)
@@ -46,17 +47,20 @@ class LogWriter:
     confirm: Callable[[Iterable[Lease]], Awaitable[None]]
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _chunks: Backlog[LogChunk] = field(init=False)
+    _entrances: dict[Lease, _Entrance] = field(default_factory=dict[Lease, _Entrance])
 
     def __post_init__(self) -> None:
         self._chunks = Backlog(self._wake)
 
     async def append(self, chunk: LogChunk) -> int | None:
         """Returns the next wanted offset once the bytes are durable, None if the lease is stale."""
-        offset: int | Refusal = await self._chunks.add(chunk)
-        if offset is Refusal.UNCONFIRMED:
-            await self.confirm([chunk.lease])
-            offset = await self._chunks.add(chunk)
-        return None if isinstance(offset, Refusal) else offset
+        entrance = self._entrance(chunk.lease)
+        async with entrance.lock:
+            if not entrance.confirmed:
+                await self.confirm([chunk.lease])
+                entrance.confirmed = True
+            offset = self._chunks.add(chunk)
+        return await offset
 
     async def run(self) -> None:
         """Commits until it is cancelled."""
@@ -68,27 +72,30 @@ class LogWriter:
             for run_ids in await commit_together(self.database, batch, _append):
                 self.doorbell.ring(map(logs_topic, run_ids))
 
+    def _entrance(self, lease: Lease) -> _Entrance:
+        if len(self._entrances) >= _MOST_LEASES and lease not in self._entrances:
+            del self._entrances[next(iter(self._entrances))]
+        return self._entrances.setdefault(lease, _Entrance())
 
-def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> tuple[list[int | Refusal], set[str]]:
+
+def _append(tx: Transaction, chunks: Sequence[LogChunk]) -> tuple[list[int | None], set[str]]:
     keys = {(chunk.lease.run_id, chunk.lease.node_id) for chunk in chunks}
     attempts = {(a.run_id, a.node_id, a.number): a for a in runs.load_all_attempts(tx, keys)}
-    refusals = [_refusal(attempts.get((c.lease.run_id, c.lease.node_id, c.lease.attempt)), c.lease) for c in chunks]
+    taken = [_is_held(attempts.get((c.lease.run_id, c.lease.node_id, c.lease.attempt)), c.lease) for c in chunks]
     appends = [
         LogAppend(c.lease.run_id, c.lease.node_id, c.lease.attempt, c.offset, c.data, c.final)
-        for c, refusal in zip(chunks, refusals, strict=True)
-        if refusal is None
+        for c, is_taken in zip(chunks, taken, strict=True)
+        if is_taken
     ]
     offsets = iter(logs.append_many(tx, appends))
-    return [refusal or next(offsets) for refusal in refusals], {append.run_id for append in appends}
+    return [next(offsets) if is_taken else None for is_taken in taken], {append.run_id for append in appends}
 
 
-def _refusal(attempt: Attempt | None, lease: Lease) -> Refusal | None:
-    if attempt is None or _was_withdrawn(attempt):
-        return Refusal.STALE
+def _is_held(attempt: Attempt | None, lease: Lease) -> bool:
+    if attempt is None or attempt.state is AttemptState.OFFERED or _was_withdrawn(attempt):
+        return False
     held_by = (attempt.epoch, attempt.token_hash, attempt.agent_id)
-    if held_by != (lease.epoch, lease.token_hash, lease.agent_id):
-        return Refusal.STALE
-    return Refusal.UNCONFIRMED if attempt.state is AttemptState.OFFERED else None
+    return held_by == (lease.epoch, lease.token_hash, lease.agent_id)
 
 
 def _was_withdrawn(attempt: Attempt) -> bool:

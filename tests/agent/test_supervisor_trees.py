@@ -1,6 +1,7 @@
 """No process of an attempt survives it, whatever it does and whoever is killed."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -42,7 +43,10 @@ def alive(pids: Iterable[int]) -> list[int]:
 
 
 def await_death(pids: Iterable[int]) -> None:
-    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    processes: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
     _, left = psutil.wait_procs(processes, timeout=PATIENCE)
     assert left == []
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import replace
 
 from rig import LEASE_SECONDS, FakeAgent, Rig, Scenario
@@ -11,7 +11,7 @@ from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.log_writer import LogChunk, LogWriter
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
-from towline_controlplane.model import Failure, FailureClass, StepState
+from towline_controlplane.model import Failure, FailureClass, Lease, StepState
 from towline_controlplane.store import logs
 from towline_controlplane.submissions import ExpireOffer
 
@@ -75,6 +75,31 @@ def test_the_log_of_an_offer_confirms_it(play: Callable[[Scenario], None]) -> No
         rig.clock.advance(60)
         assert await rig.orchestrator.settle([ExpireOffer(run.id, "a")]) == 0
         assert (await rig.steps(run.id))["a"].state is StepState.LEASED
+
+    play(scenario)
+
+
+def test_chunks_that_come_during_the_confirmation_keep_their_order(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        asked, allowed = asyncio.Event(), asyncio.Event()
+
+        async def confirm(leases: Iterable[Lease]) -> None:
+            asked.set()
+            await rig.orchestrator.confirm(leases)
+            await allowed.wait()
+
+        async with writing(rig) as writer:
+            writer.confirm = confirm
+            first = asyncio.create_task(writer.append(chunk(agent, offer)))
+            await asked.wait()
+            await rig.orchestrator.confirm([agent.lease(offer)])
+            second = asyncio.create_task(writer.append(chunk(agent, offer, len(LINE))))
+            await asyncio.sleep(0)
+            allowed.set()
+            assert await asyncio.gather(first, second) == [len(LINE), 2 * len(LINE)]
 
     play(scenario)
 

@@ -1,7 +1,6 @@
 """Messages of an agent that come twice, late or out of order: each has its one effect, and stale ones have none."""
 
 import asyncio
-import uuid
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from processes import Installation, Rest, installed
 from towline.v1 import agent_service_pb2 as pb
 from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2_grpc import AgentServiceStub
+from towline_agent.clock import SystemClock
 
 Code = pb.Verdict.Code
 
@@ -26,7 +26,7 @@ class RawAgent:
 
     stub: Any
     credential: str = ""
-    session_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    session_id: str = field(default_factory=SystemClock().new_id)
 
     def sync(self) -> pb.SyncResponse:
         """Opens or renews the session."""
@@ -108,7 +108,7 @@ def what_an_earlier_holder_says_changes_nothing(installation: Installation, agen
     rest, run_id = start(installation)
     [lost] = agent.pull()
     # It starts anew, as after a crash: what it held is lost, and given out again.
-    agent.session_id = str(uuid.uuid4())
+    agent.session_id = SystemClock().new_id()
     agent.sync()
     [current] = agent.pull(started=[lost.lease])
     assert (current.lease.attempt, current.lease.epoch) == (2, 2)
