@@ -162,7 +162,7 @@ def test_a_file_that_stays_locked_is_unavailable_and_then_usable_again(sqlite_ur
         database = Database.open(sqlite_url)
         await database.write(lambda tx: tx.driver.execute("PRAGMA busy_timeout = 1"))
         foreign.execute("BEGIN IMMEDIATE")
-        with pytest.raises(Unavailable, match="locked"):
+        with pytest.raises(Unavailable, match="SQLITE_BUSY"):
             await database.write(queues.all_queues)
         foreign.execute("COMMIT")
         assert await database.write(queues.all_queues) == {}

@@ -116,7 +116,7 @@ class SqliteBackend:
         if not isinstance(cause, sqlite3.Error):
             return error
         name = "_".join(getattr(cause, "sqlite_errorname", "").split("_")[:2])
-        return Unavailable(f"the database cannot be used: {cause}") if name in _AWAY else error
+        return Unavailable(f"the database cannot be used: {cause} ({name})") if name in _AWAY else error
 
     def close(self) -> None:
         """Releases the lock on the file."""
