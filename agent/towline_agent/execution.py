@@ -38,6 +38,8 @@ class Launch:
     key: str
     entry_point: str
     work_dir: Path
+    artifacts_dir: Path
+    """Where the plugin leaves files that are kept beyond the attempt: writable, beside the work folder."""
     plugin_dir: Path | None
     """The unpacked bundle, never written to; None for a built-in."""
     environment: dict[str, str]

@@ -52,6 +52,7 @@ class Workshop:
             key=key,
             entry_point=offer.plugin.entry_point,
             work_dir=root / "work",
+            artifacts_dir=root / "artifacts",
             plugin_dir=plugin_dir,
             environment=self._environment(offer, root, plugin_dir),
             stdin=input_document(offer),
@@ -76,7 +77,7 @@ class Workshop:
 
     def _make(self) -> Path:
         root = self._folder / str(next(self._numbers))
-        for folder in (root, root / "work", root / "tmp"):
+        for folder in (root, root / "work", root / "tmp", root / "artifacts"):
             folder.mkdir(mode=0o700)
         return root
 
@@ -85,6 +86,7 @@ class Workshop:
             "PATH": self._surroundings.search_path,
             "HOME": str(root / "work"),
             "TMPDIR": str(root / "tmp"),
+            "TOWLINE_ARTIFACTS": str(root / "artifacts"),
             "LANG": "C.UTF-8",
             "TOWLINE_RUN_ID": offer.lease.run_id,
             "TOWLINE_NODE_ID": offer.lease.node_id,

@@ -82,6 +82,8 @@ async def settled(world: World) -> None:
     await world.drained()
     assert world.files("results") == []
     assert all(
-        world.files(f"work/{place}/{folder}") == [] for place in world.files("work") for folder in ("work", "tmp")
+        world.files(f"work/{place}/{folder}") == []
+        for place in world.files("work")
+        for folder in ("work", "tmp", "artifacts")
     )
     assert world.files("logs") == []

@@ -73,10 +73,13 @@ class Stage:
     def launch(self, entry_point: str, **settings: Any) -> Launch:
         self._count += 1
         work_dir = self.folder / f"work-{self._count}"
-        work_dir.mkdir()
+        artifacts_dir = self.folder / f"artifacts-{self._count}"
+        for folder in (work_dir, artifacts_dir):
+            folder.mkdir()
         defaults: dict[str, Any] = {
             "key": f"attempt-{self._count}",
             "work_dir": work_dir,
+            "artifacts_dir": artifacts_dir,
             "plugin_dir": None,
             "environment": {"PATH": "/usr/local/bin:/usr/bin:/bin"},
             "stdin": b"{}",

@@ -41,6 +41,7 @@ def test_an_offered_step_is_run_and_reported(tmp_path: Path) -> None:
             assert launch.environment["TOWLINE_HTTP_ALLOW"] == "10.0.0.0/8"
             assert launch.environment["HOME"] == str(launch.work_dir)
             assert launch.environment["PATH"] == "/bin"
+            assert launch.environment["TOWLINE_ARTIFACTS"] == str(launch.artifacts_dir)
 
     run(scenario)
 
@@ -48,6 +49,7 @@ def test_an_offered_step_is_run_and_reported(tmp_path: Path) -> None:
 def look(launch: Launch) -> tuple[int, list[str], bool]:
     """What a plugin finds; it leaves a folder behind that nobody may enter."""
     mode, names = os.stat(launch.work_dir).st_mode & 0o777, os.listdir(launch.work_dir)
+    assert os.listdir(launch.artifacts_dir) == []
     os.mkdir(launch.work_dir / "closed", mode=0)
     return mode, names, os.path.isdir(launch.environment["TMPDIR"])
 
