@@ -1,7 +1,7 @@
 """The nouns of the control plane: frozen rows and state enums, with one meaning each.
 
 Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports
-nothing of ours but how rows are made.
+nothing of ours but how rows are made and what steps may ask for. The registry of plugins has its nouns in `registry`.
 """
 
 from collections.abc import Mapping
@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from towline_controlplane.frozen import frozen
+from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
 
 
 class RunState(StrEnum):
@@ -298,6 +299,11 @@ class PluginRef:
     side_effects: SideEffects
     timeout_ms: int = 0
     memory_limit_mb: int = 0
+    network: Network = Network.FULL
+    secrets: tuple[str, ...] = ()
+    """Names of the secrets that it may be given."""
+    min_sandbox: int = 0
+    limits: Limits = DEFAULT_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,33 +368,3 @@ class AgentRecord:
     sandbox_level: int = 0
     plugins: tuple[str, ...] = ()
     """The only plugins that it runs; empty means all."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """A named plugin of the registry."""
-
-    id: str
-    name: str
-    description: str
-    owner_id: str
-    create_time: int
-
-
-@dataclass(frozen=True, slots=True)
-class PluginVersion:
-    """An immutable bundle of a plugin. Schemas are JSON text."""
-
-    id: str
-    plugin_id: str
-    version: str
-    digest: str
-    size_bytes: int
-    entry_point: str
-    side_effects: SideEffects
-    timeout_ms: int
-    memory_limit_mb: int
-    config_schema: str
-    output_schema: str
-    enabled: bool
-    create_time: int

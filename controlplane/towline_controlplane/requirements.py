@@ -1,8 +1,16 @@
-"""What a step asks of the agent that runs it."""
+"""What a step asks of the agent that runs it. Imports nothing of ours."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
+from enum import IntEnum, StrEnum
+from typing import Final
+
+
+class Network(StrEnum):
+    """What a plugin may reach."""
+
+    NONE = "NONE"
+    FULL = "FULL"
 
 
 class SandboxLevel(IntEnum):
@@ -24,3 +32,22 @@ class Requirements:
     """The weakest that will do."""
     plugin: str | None = None
     """Name of what the step calls; None: any, of steps from before this was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits of an attempt beyond its time and memory, as its plugin asks for them; 0 means the server's default."""
+
+    cpu_seconds: int = 0
+    """Processor time of the whole process tree."""
+    processes: int = 0
+    open_files: int = 0
+    """Of one process."""
+    file_mb: int = 0
+    """Largest file that it may write."""
+    output_kb: int = 0
+    log_kb: int = 0
+    artifact_mb: int = 0
+
+
+DEFAULT_LIMITS: Final = Limits()

@@ -4,7 +4,7 @@ The schemas describe the config as the plugin gets it, after `${{ }}` has been r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
@@ -28,6 +28,11 @@ class Builtin:
     output_schema: Schema
     side_effects: str
     """NONE, IDEMPOTENT or UNSAFE, unless a node says otherwise."""
+    network: str = "FULL"
+    """NONE asks for a sandbox without network, which not every agent has; our own code needs none to keep off it."""
+    min_sandbox: str = "L0"
+    limits: Mapping[str, int] = field(default_factory=dict[str, int])
+    """By the names of `[limits]` in `plugin.toml`, beyond time and memory."""
 
 
 def _object(required: list[str], properties: Mapping[str, Any], **more: object) -> Schema:

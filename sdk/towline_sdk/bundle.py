@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from towline_sdk.errors import InvalidBundleError, Violation
-from towline_sdk.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from towline_sdk.manifest import MANIFEST_NAME, Environment, Manifest, parse_manifest
 
 LARGEST_BUNDLE_BYTES: Final = 64 << 20
 CACHE_FOLDER: Final = "__pycache__"
@@ -38,6 +38,7 @@ def pack(folder: Path) -> Bundle:
         manifest = parse_manifest((folder / MANIFEST_NAME).read_bytes())
         files = sorted(_files(folder), key=lambda file: file.relative_to(folder).as_posix())
         _check_entry_point(folder, manifest.entry_point, files)
+        _check_environment(folder, manifest.environment, files)
         data = _compress(_archive(folder, files))
     except OSError as error:
         raise InvalidBundleError(f"cannot read {error.filename or folder}: {error.strerror}") from error
@@ -72,8 +73,22 @@ def _check_entry_point(folder: Path, entry_point: str, files: Collection[Path]) 
         raise _wrong_entry_point(f"names {entry_point}, which is not executable: chmod +x {program}")
 
 
+def _check_environment(folder: Path, environment: Environment | None, files: Collection[Path]) -> None:
+    if environment is None:
+        return
+    if folder / environment.lock not in files:
+        raise _wrong("environment.lock", f"names {environment.lock}, which is not in the bundle")
+    wheels = environment.wheels
+    if wheels and not any(file.suffix == ".whl" and folder / wheels in file.parents for file in files):
+        raise _wrong("environment.wheels", f"names {wheels}, which holds no wheels")
+
+
+def _wrong(field: str, message: str) -> InvalidBundleError:
+    return InvalidBundleError(f"{MANIFEST_NAME} is not valid", violations=(Violation(field, message),))
+
+
 def _wrong_entry_point(message: str) -> InvalidBundleError:
-    return InvalidBundleError(f"{MANIFEST_NAME} is not valid", violations=(Violation("entry_point", message),))
+    return _wrong("entry_point", message)
 
 
 def _archive(folder: Path, files: list[Path]) -> bytes:

@@ -14,9 +14,12 @@ import pytest
 from service_rig import INVALID_ARGUMENT, NOT_FOUND, PERMISSION_DENIED, Caller, Rig, refusal, serve
 
 from towline.v1.plugin_service_pb2 import PushPluginRequest
+from towline.v1.sandbox_pb2 import Sandbox
 from towline_controlplane.blobs import FolderBlobs
+from towline_controlplane.blueprints import blueprint_of
 from towline_controlplane.errors import InvalidArgument, NotFound
 from towline_controlplane.model import SideEffects
+from towline_controlplane.requirements import Limits, Network
 from towline_controlplane.services import bundles
 from towline_controlplane.services.bundles import MAX_BUNDLE_BYTES, read_bundle
 from towline_controlplane.store import plugins, workflows
@@ -133,6 +136,31 @@ def test_a_node_takes_the_newest_enabled_or_the_pinned_version(tmp_path: Path) -
     serve(tmp_path, scenario)
 
 
+def test_what_a_plugin_may_and_needs_is_told_and_frozen_into_workflow_versions(tmp_path: Path) -> None:
+    text = MANIFEST.replace("[limits]", "[permissions]\nnetwork = 'none'\nsecrets = ['KEY']\n[limits]\nlog_kb = 3")
+
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        files = {**FILES, "plugin.toml": f"min_sandbox = 'L2'\n{text}"}
+        told = (await push(user, bundle(files))).versions[0]
+        assert (told.permissions.network, list(told.permissions.secrets)) == (Sandbox.NONE, ["KEY"])
+        assert (told.min_sandbox, told.limits.log_bytes, told.limits.timeout.seconds) == (Sandbox.L2, 3 << 10, 5)
+        assert not told.limits.HasField("cpu_time")
+        node = {"id": "a", "type": "hello", "config": {"who": "you"}}
+        made = await user.call("WorkflowService/CreateWorkflow", name="w", dag={"nodes": [node]})
+        row = await rig.database.read(lambda tx: workflows.get_workflow(tx, made.workflow.id, None))
+        assert row is not None
+        version = await rig.database.read(lambda tx: workflows.get_version(tx, row.current_version_id))
+        assert version is not None
+        ref = version.plugins["a"]
+        assert (ref.network, ref.secrets, ref.min_sandbox) == (Network.NONE, ("KEY",), 2)
+        assert ref.limits == Limits(log_kb=3)
+        [node_of_dag] = blueprint_of(version).dag.nodes
+        assert node_of_dag.requirements.sandbox_level == 2
+
+    serve(tmp_path, scenario)
+
+
 def test_the_same_bytes_change_nothing_and_others_are_refused(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         user, other, admin = await rig.user("ada"), await rig.user("eve"), await rig.admin()
@@ -205,6 +233,7 @@ def test_builtins_are_listed_and_found(tmp_path: Path) -> None:
         (MANIFEST.replace('"string"', "1979-05-27"), ["config_schema.properties.who.type"]),
         (MANIFEST.replace('type = "string"', "maximum = inf"), ["config_schema.properties.who.maximum"]),
         (manifest(permissions="1"), ["permissions"]),
+        (manifest(surprise="1"), ["surprise"]),
     ],
 )
 def test_a_wrong_manifest_names_its_fields(tmp_path: Path, text: str, wrong: list[str]) -> None:

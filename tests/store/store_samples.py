@@ -9,9 +9,7 @@ from towline_controlplane.model import (
     AttemptState,
     Event,
     EventType,
-    Plugin,
     PluginRef,
-    PluginVersion,
     Role,
     Run,
     RunState,
@@ -22,6 +20,8 @@ from towline_controlplane.model import (
     Workflow,
     WorkflowVersion,
 )
+from towline_controlplane.registry import Permissions, Plugin, PluginVersion
+from towline_controlplane.requirements import Limits, Network
 from towline_controlplane.store import agents, columns, runs
 from towline_controlplane.store.database import Database, Transaction
 
@@ -130,7 +130,13 @@ def a_workflow(workflow_id: str = "workflow-1", **fields: Any) -> Workflow:
 
 def a_version(workflow_id: str = "workflow-1", number: int = 1, **fields: Any) -> WorkflowVersion:
     builtin = PluginRef("SHELL", "", "", "builtin:shell", SideEffects.UNSAFE)
-    pushed = PluginRef("fetch", "1.2.3", "ab" * 32, "python:fetch:run", SideEffects.NONE, 1_000, 64)
+    pushed = PluginRef(
+        *("fetch", "1.2.3", "ab" * 32, "python:fetch:run", SideEffects.NONE, 1_000, 64),
+        network=Network.NONE,
+        secrets=("API_KEY",),
+        min_sandbox=2,
+        limits=Limits(processes=5, log_kb=7),
+    )
     version_id = f"{workflow_id}-version-{number}"
     version = WorkflowVersion(version_id, workflow_id, number, '{"nodes": []}', {"a": builtin, "b": pushed}, 1_000)
     return replace(version, **fields)
@@ -155,6 +161,9 @@ def a_plugin_version(version: str = "1.0.0", **fields: Any) -> PluginVersion:
         output_schema="{}",
         enabled=True,
         create_time=1_000,
+        permissions=Permissions(Network.NONE, ("API_KEY", "OTHER")),
+        min_sandbox=3,
+        limits=Limits(1, 2, 3, 4, 5, 6, 7),
     )
     return replace(row, **fields)
 

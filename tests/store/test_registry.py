@@ -1,14 +1,16 @@
 import asyncio
+import json
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 from store_samples import Store, a_plugin, a_plugin_version, a_user, a_version, a_workflow
 
 from towline_controlplane.errors import AlreadyExists, NotFound, PluginVersionExists
 from towline_controlplane.requirements import Requirements
-from towline_controlplane.store import plugins, queues, users, workflows
+from towline_controlplane.store import plugins, queues, tables, users, workflows
 from towline_controlplane.store.plugins import precedence
 
 
@@ -58,6 +60,16 @@ def test_a_workflow_is_stored_with_every_field_and_its_first_version(store: Stor
     )
     assert store.read(workflows.get_version, "workflow-1-version-1") == a_version()
     assert store.read(workflows.get_version, "none") is None
+
+
+def test_a_version_says_of_its_plugins_only_what_is_not_the_default(store: Store) -> None:
+    """A release that knows less goes on reading the versions of plugins that ask for nothing."""
+    add_workflow(store)
+    query = select(tables.workflow_versions.c.plugins)
+    text = store.read(lambda tx: tx.connection.execute(query).scalar_one())
+    plain, demanding = json.loads(text)["a"], json.loads(text)["b"]
+    assert sorted(plain) == ["digest", "entry_point", "name", "side_effects", "version"]
+    assert demanding["limits"] == {"processes": 5, "log_kb": 7}
 
 
 def test_a_workflow_is_seen_by_its_owner_and_by_admins(store: Store) -> None:

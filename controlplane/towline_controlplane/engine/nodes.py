@@ -49,7 +49,7 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
     plugin = plugins.get(node_id)
     requirements = Requirements(
         labels=_labels(fields),
-        sandbox_level=fields.choice("minSandbox", SandboxLevel.L0),
+        sandbox_level=max(fields.choice("minSandbox", SandboxLevel.L0), plugin.min_sandbox if plugin else 0),
         plugin=plugin.name if plugin else None,
     )
     return Node(

@@ -203,13 +203,18 @@ def offer(
         limits=workflow_pb2.Limits(
             timeout=Duration(seconds=timeout_ms // 1000, nanos=timeout_ms % 1000 * 1_000_000),
             memory_bytes=memory_mb * 1024 * 1024,
-            output_bytes=limits.output_bytes,
-            log_bytes=limits.log_bytes,
+            output_bytes=_lowered(limits.output_bytes, given.plugin.limits.output_kb),
+            log_bytes=_lowered(limits.log_bytes, given.plugin.limits.log_kb),
         ),
         confirm_within=duration(waited + limits.offer_seconds),
         workflow_id=given.run.workflow_id,
         owner_id=given.run.owner_id,
     )
+
+
+def _lowered(server_bytes: int, plugin_kb: int) -> int:
+    """A plugin may ask for less than the server allows, never for more."""
+    return min(server_bytes, plugin_kb * 1024) if plugin_kb else server_bytes
 
 
 def _failure(message: run_pb2.Failure) -> Failure:

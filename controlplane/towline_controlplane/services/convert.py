@@ -6,13 +6,15 @@ DAGs are converted in `dag_documents`, free JSON in `struct_values`. Enums have 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from towline.v1 import agent_pb2, plugin_pb2, run_pb2, sandbox_pb2, user_pb2, workflow_pb2
 from towline_controlplane import model
 from towline_controlplane.json_values import object_of
-from towline_controlplane.requirements import SandboxLevel
+from towline_controlplane.registry import Plugin, PluginVersion
+from towline_controlplane.requirements import Limits, SandboxLevel
 from towline_controlplane.services.dag_documents import dag_message
 from towline_controlplane.services.log_records import LogRecord
 from towline_controlplane.services.struct_values import wire_object, wire_text, wire_texts
@@ -200,7 +202,7 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
     )
 
 
-def plugin(row: model.Plugin, versions: Iterable[model.PluginVersion]) -> plugin_pb2.Plugin:
+def plugin(row: Plugin, versions: Iterable[PluginVersion]) -> plugin_pb2.Plugin:
     """Returns the plugin with the given versions, newest first."""
     newest_first = list(versions)
     return plugin_pb2.Plugin(
@@ -221,13 +223,16 @@ def builtin(entry: Builtin) -> plugin_pb2.Plugin:
         config_schema=wire_object(entry.config_schema),
         output_schema=wire_object(entry.output_schema),
         enabled=True,
+        permissions=_permissions(entry.network, ()),
+        min_sandbox=entry.min_sandbox,
+        limits=plugin_limits(Limits(**entry.limits), 0, 0),
     )
     return plugin_pb2.Plugin(
         id=entry.name, name=entry.name, description=entry.description, builtin=True, versions=[version]
     )
 
 
-def plugin_version(row: model.PluginVersion) -> plugin_pb2.PluginVersion:
+def plugin_version(row: PluginVersion) -> plugin_pb2.PluginVersion:
     """Returns the version with its schemas."""
     return plugin_pb2.PluginVersion(
         id=row.id,
@@ -239,4 +244,30 @@ def plugin_version(row: model.PluginVersion) -> plugin_pb2.PluginVersion:
         output_schema=wire_object(object_of(row.output_schema)),
         enabled=row.enabled,
         create_time=timestamp(row.create_time),
+        permissions=_permissions(row.permissions.network, row.permissions.secrets),
+        min_sandbox=SandboxLevel(row.min_sandbox).name,
+        limits=plugin_limits(row.limits, row.timeout_ms, row.memory_limit_mb),
     )
+
+
+def plugin_limits(limits: Limits, timeout_ms: int, memory_limit_mb: int) -> workflow_pb2.Limits:
+    """Returns the limits of a plugin; what it does not say stays unset."""
+    return workflow_pb2.Limits(
+        timeout=_milliseconds(timeout_ms),
+        memory_bytes=memory_limit_mb << 20,
+        output_bytes=limits.output_kb << 10,
+        log_bytes=limits.log_kb << 10,
+        cpu_time=_milliseconds(limits.cpu_seconds * 1000),
+        processes=limits.processes,
+        open_files=limits.open_files,
+        file_bytes=limits.file_mb << 20,
+        artifact_bytes=limits.artifact_mb << 20,
+    )
+
+
+def _milliseconds(value: int) -> Duration | None:
+    return Duration(seconds=value // 1000, nanos=value % 1000 * 1_000_000) if value else None
+
+
+def _permissions(network: str, secrets: Iterable[str]) -> plugin_pb2.Permissions:
+    return plugin_pb2.Permissions(network=network, secrets=secrets)

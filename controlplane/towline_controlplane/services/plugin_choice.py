@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from towline_controlplane.errors import Violation
-from towline_controlplane.model import PluginRef, PluginVersion, SideEffects
+from towline_controlplane.model import PluginRef, SideEffects
+from towline_controlplane.registry import PluginVersion
+from towline_controlplane.requirements import Limits, Network, SandboxLevel
 from towline_controlplane.services.config_schemas import wrong_config
 from towline_controlplane.store import plugins
 from towline_controlplane.store.database import Transaction
@@ -76,11 +78,30 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _of_builtin(builtin: Builtin) -> _Choice:
-    ref = PluginRef(builtin.name, "", "", builtin.entry_point, SideEffects(builtin.side_effects))
+    ref = PluginRef(
+        name=builtin.name,
+        version="",
+        digest="",
+        entry_point=builtin.entry_point,
+        side_effects=SideEffects(builtin.side_effects),
+        network=Network(builtin.network),
+        min_sandbox=SandboxLevel[builtin.min_sandbox],
+        limits=Limits(**builtin.limits),
+    )
     return _Choice(ref, builtin.config_schema)
 
 
 def _of_version(name: str, row: PluginVersion) -> PluginRef:
     return PluginRef(
-        name, row.version, row.digest, row.entry_point, row.side_effects, row.timeout_ms, row.memory_limit_mb
+        name=name,
+        version=row.version,
+        digest=row.digest,
+        entry_point=row.entry_point,
+        side_effects=row.side_effects,
+        timeout_ms=row.timeout_ms,
+        memory_limit_mb=row.memory_limit_mb,
+        network=row.permissions.network,
+        secrets=row.permissions.secrets,
+        min_sandbox=row.min_sandbox,
+        limits=row.limits,
     )

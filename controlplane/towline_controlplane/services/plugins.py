@@ -12,11 +12,11 @@ from typing import Final
 
 from towline.v1 import plugin_pb2
 from towline.v1 import plugin_service_pb2 as pb
-from towline_controlplane import model
 from towline_controlplane.blobs import Blobs
 from towline_controlplane.errors import InvalidArgument, PermissionDenied, PluginVersionExists
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import Role, User
+from towline_controlplane.registry import Plugin, PluginVersion
 from towline_controlplane.services import convert
 from towline_controlplane.services.bundles import MANIFEST, SpooledBundle, read_bundle, spooled
 from towline_controlplane.services.callers import Context, current_user
@@ -89,9 +89,7 @@ class PluginService:
         return await self.database.read(read)
 
 
-def _recorded(
-    tx: Transaction, manifest: Manifest, bundle: SpooledBundle, user: User
-) -> tuple[model.Plugin | None, bool]:
+def _recorded(tx: Transaction, manifest: Manifest, bundle: SpooledBundle, user: User) -> tuple[Plugin | None, bool]:
     """Returns the plugin, and whether it has this version; raises if the name or the version is another's."""
     plugin = plugins.find_plugin(tx, manifest.name)
     if plugin is None:
@@ -107,15 +105,15 @@ def _recorded(
 def _record(tx: Transaction, manifest: Manifest, bundle: SpooledBundle, user: User) -> plugin_pb2.Plugin:
     plugin, has_version = _recorded(tx, manifest, bundle, user)
     if plugin is None:
-        plugin = model.Plugin(new_id(), manifest.name, manifest.description, user.id, tx.now)
+        plugin = Plugin(new_id(), manifest.name, manifest.description, user.id, tx.now)
         plugins.insert_plugin(tx, plugin)
     if not has_version:
         plugins.insert_version(tx, _version(manifest, bundle, plugin.id, tx.now))
     return _message(tx, plugin)
 
 
-def _version(manifest: Manifest, bundle: SpooledBundle, plugin_id: str, now: int) -> model.PluginVersion:
-    return model.PluginVersion(
+def _version(manifest: Manifest, bundle: SpooledBundle, plugin_id: str, now: int) -> PluginVersion:
+    return PluginVersion(
         id=new_id(),
         plugin_id=plugin_id,
         version=manifest.version,
@@ -129,6 +127,9 @@ def _version(manifest: Manifest, bundle: SpooledBundle, plugin_id: str, now: int
         output_schema=manifest.output_schema,
         enabled=True,
         create_time=now,
+        permissions=manifest.permissions,
+        min_sandbox=manifest.min_sandbox,
+        limits=manifest.limits,
     )
 
 
@@ -141,5 +142,5 @@ def _builtins_after(name: str) -> Iterator[plugin_pb2.Plugin]:
     return (message for known, message in _BUILTIN_MESSAGES.items() if known > name)
 
 
-def _message(tx: Transaction, row: model.Plugin) -> plugin_pb2.Plugin:
+def _message(tx: Transaction, row: Plugin) -> plugin_pb2.Plugin:
     return convert.plugin(row, plugins.list_versions(tx, row.id))

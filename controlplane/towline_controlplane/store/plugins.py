@@ -5,7 +5,7 @@ import re
 from sqlalchemy import or_, select
 
 from towline_controlplane.errors import AlreadyExists, PluginVersionExists
-from towline_controlplane.model import Plugin, PluginVersion
+from towline_controlplane.registry import Plugin, PluginVersion
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import PLUGIN, PLUGIN_VERSION, insert_if_absent

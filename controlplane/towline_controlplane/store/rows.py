@@ -5,7 +5,7 @@ Enums are stored by value, failures, usages and mappings as JSON text, everythin
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -20,9 +20,7 @@ from towline_controlplane.model import (
     EventType,
     Failure,
     FailureClass,
-    Plugin,
     PluginRef,
-    PluginVersion,
     Role,
     Run,
     RunState,
@@ -34,6 +32,8 @@ from towline_controlplane.model import (
     Workflow,
     WorkflowVersion,
 )
+from towline_controlplane.registry import Permissions, Plugin, PluginVersion
+from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
 
 T = TypeVar("T")
 
@@ -146,16 +146,46 @@ def _usage_from_json(text: str) -> Usage:
     return Usage(**json.loads(text))
 
 
+_REF_CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
+    "side_effects": SideEffects,
+    "network": Network,
+    "secrets": tuple,
+    "limits": lambda values: Limits(**values),
+}
+_REF_DEFAULTS = {each.name: each.default for each in fields(PluginRef) if each.default is not MISSING}
+
+
 def _refs_to_json(refs: Mapping[str, PluginRef]) -> str:
-    return to_json({node_id: asdict(ref) for node_id, ref in refs.items()})
+    return to_json({node_id: _ref_to_values(ref) for node_id, ref in refs.items()})
+
+
+def _ref_to_values(ref: PluginRef) -> dict[str, Any]:
+    """Defaults are left out, so that a release before this one reads what asks for nothing that it does not know."""
+    unset = object()
+    said = (each.name for each in fields(ref) if getattr(ref, each.name) != _REF_DEFAULTS.get(each.name, unset))
+    values = {name: getattr(ref, name) for name in said}
+    return values if ref.limits == DEFAULT_LIMITS else values | {"limits": _limits_to_values(ref.limits)}
 
 
 def _refs_from_json(text: str) -> dict[str, PluginRef]:
-    return {node_id: _ref(**values) for node_id, values in json.loads(text).items()}
+    return {node_id: _ref(values) for node_id, values in json.loads(text).items()}
 
 
-def _ref(side_effects: str, **values: Any) -> PluginRef:
-    return PluginRef(side_effects=SideEffects(side_effects), **values)
+def _ref(values: Mapping[str, Any]) -> PluginRef:
+    return PluginRef(**{name: _REF_CONVERSIONS.get(name, _as_it_is)(value) for name, value in values.items()})
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _permissions_from_json(text: str) -> Permissions:
+    values = json.loads(text)
+    return Permissions(Network(values.get("network", Network.FULL)), tuple(values.get("secrets", ())))
+
+
+def _limits_to_values(limits: Limits) -> dict[str, int]:
+    return {name: value for name, value in asdict(limits).items() if value}
 
 
 def _enum(kind: type[Any]) -> Conversion:
@@ -166,6 +196,11 @@ _BOOLEAN = Conversion(bool, bool)
 _MAPPING = Conversion(to_json, json.loads)
 _NAMES = Conversion(to_json, lambda text: tuple(json.loads(text)))
 _FAILURE = Conversion(_failure_to_json, _failure_from_json)
+_PERMISSIONS = Conversion(lambda permissions: to_json(asdict(permissions)), _permissions_from_json)
+_LIMITS = Conversion(
+    lambda limits: to_json(_limits_to_values(limits)),
+    lambda text: Limits(**json.loads(text)),
+)
 _USAGE = Conversion(_usage_to_json, _usage_from_json)
 
 RUN = Mapped(
@@ -185,4 +220,10 @@ WORKFLOW = Mapped(Workflow)
 WORKFLOW_VERSION = Mapped(WorkflowVersion, plugins=Conversion(_refs_to_json, _refs_from_json))
 AGENT = Mapped(AgentRecord, labels=_MAPPING, drained=_BOOLEAN, plugins=_NAMES)
 PLUGIN = Mapped(Plugin)
-PLUGIN_VERSION = Mapped(PluginVersion, side_effects=_enum(SideEffects), enabled=_BOOLEAN)
+PLUGIN_VERSION = Mapped(
+    PluginVersion,
+    side_effects=_enum(SideEffects),
+    enabled=_BOOLEAN,
+    permissions=_PERMISSIONS,
+    limits=_LIMITS,
+)

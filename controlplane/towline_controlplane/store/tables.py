@@ -17,9 +17,11 @@ from sqlalchemy import (
     true,
 )
 
-from towline_controlplane.model import AttemptState, Role, RunState, SideEffects, StepState
-from towline_controlplane.store import columns
+from towline_controlplane.model import AttemptState, Role, RunState, StepState
+from towline_controlplane.store import columns, plugin_tables
 from towline_controlplane.store.columns import big, count, ended, flag, metadata, of_run, one_of, partial, text_column
+
+plugins, plugin_versions = plugin_tables.plugins, plugin_tables.plugin_versions
 
 CLAIMABLE = "state = 'READY' AND NOT held"
 DELAYED = f"{CLAIMABLE} AND not_before > 0"
@@ -76,42 +78,6 @@ workflow_versions = Table(
     UniqueConstraint("workflow_id", "number"),
     ForeignKeyConstraint(["workflow_id"], ["workflows.id"]),
 )
-
-plugins = Table(
-    "plugins",
-    metadata,
-    text_column("id"),
-    text_column("name"),
-    text_column("description"),
-    text_column("owner_id"),
-    big("create_time"),
-    PrimaryKeyConstraint("id"),
-    UniqueConstraint("name"),
-)
-
-plugin_versions = Table(
-    "plugin_versions",
-    metadata,
-    text_column("id"),
-    text_column("plugin_id"),
-    text_column("version"),
-    text_column("digest"),
-    big("size_bytes"),
-    text_column("entry_point"),
-    text_column("side_effects"),
-    count("timeout_ms"),
-    count("memory_limit_mb"),
-    text_column("config_schema"),
-    text_column("output_schema"),
-    flag("enabled"),
-    big("create_time"),
-    PrimaryKeyConstraint("id"),
-    UniqueConstraint("plugin_id", "version"),
-    ForeignKeyConstraint(["plugin_id"], ["plugins.id"]),
-    one_of("side_effects", SideEffects),
-)
-# find_by_digest
-Index("plugin_versions_by_digest", plugin_versions.c.digest)
 
 queues = Table(
     "queues",
