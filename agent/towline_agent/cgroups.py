@@ -1,0 +1,341 @@
+"""Control groups of the kernel: limits that a whole process tree cannot exceed, and a kill that it cannot escape.
+
+Works below the group that this process is in, never beside it, and touches no group of others: whatever limits this
+process limits its attempts too. v2 with delegated controllers, v1, a mixture of both, or nothing, as the host has it;
+what is missing is said with its reason. Only a process that owns its group alone may rearrange it (v2 keeps processes
+out of groups that have children), so `claim` comes before anything else is started.
+"""
+
+import fcntl
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from towline_agent import cgroup_files
+from towline_agent.cgroup_files import LIMITING, Allowance, Controller, Mount, Reading
+
+_PREFIX = "towline-"
+_OWN_LEAF = "agent"
+_MOST_NAMES = 20
+_RESCAN_SECONDS = 0.002
+_KILL_SECONDS = 5.0
+
+
+class Unavailable(Exception):
+    """No control group can be used here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The group of one attempt: a folder in each hierarchy."""
+
+    folders: Mapping[Controller, Path]
+    versions: Mapping[Controller, int]
+
+    def join(self) -> None:
+        """Moves the calling process into the group, and with it all that it forks from now on; raises OSError."""
+        self.add(0)
+
+    def add(self, pid: int) -> None:
+        """Moves a process, without those that it has forked before."""
+        for folder in self._places():
+            _write(folder / "cgroup.procs", str(pid))
+
+    def pids(self) -> set[int]:
+        """The processes that are in the group now, or in groups that they have made below it."""
+        return {pid for folder in self._places() for pid in _pids_below(folder)}
+
+    def kill(self, seconds: float = _KILL_SECONDS) -> set[int]:
+        """Kills until nobody is found twice, for so long at most; returns whom it found. `pids` tells who is left."""
+        found: set[int] = set()
+        until = time.monotonic() + seconds
+        while (members := self.pids()) or (members := self.pids()):
+            found |= members
+            self._kill_once(members)
+            if time.monotonic() > until:
+                break
+            time.sleep(_RESCAN_SECONDS)
+        return found
+
+    def read(self) -> Reading:
+        """What the kernel has counted so far; a group that is gone reads as nothing."""
+        files: dict[str, str] = {}
+        for controller, folder in self.folders.items():
+            for name in cgroup_files.READ.get((self.versions[controller], controller), ()):
+                with suppress(OSError):
+                    files[name] = (folder / name).read_text()
+        return cgroup_files.reading(self.versions, files)
+
+    def remove(self) -> bool:
+        """Removes the group if it is empty; whether it is gone."""
+        gone = [_remove(folder) for folder in self._places()]
+        return all(gone)
+
+    def _kill_once(self, members: Iterable[int]) -> None:
+        whole = self.folders.get(Controller.KILL)
+        if whole is not None:
+            _write(whole / "cgroup.kill", "1")
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _places(self) -> set[Path]:
+        return set(self.folders.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """Where the groups of this agent's attempts are made, by what the kernel does for them there."""
+
+    folders: Mapping[Controller, Path]
+    versions: Mapping[Controller, int]
+    missing: Mapping[Controller, str] = field(default_factory=dict[Controller, str])
+    """Why a controller is not there."""
+    locks: tuple[int, ...] = ()
+    """Descriptors held as long as the agent lives: a place whose lock is free belongs to a dead one."""
+
+    def create(self, name: str, allowance: Allowance) -> Group:
+        """Makes an empty group with its limits; raises OSError. Swap counts as none: what does not fit is killed."""
+        wanted = {
+            controller: folder / name
+            for controller, folder in self.folders.items()
+            if controller is not Controller.CPU or allowance.cpus is not None
+        }
+        group = Group(wanted, self.versions)
+        try:
+            for folder in set(wanted.values()):
+                folder.mkdir()
+            for controller, folder in wanted.items():
+                for file, text in cgroup_files.settings(self.versions[controller], controller, allowance):
+                    _set(folder / file, text)
+        except OSError:
+            group.remove()
+            raise
+        return group
+
+    def dissolve(self) -> None:
+        """Kills what is left in the groups and removes them all, but for the one that this process is in itself."""
+        for folder in set(self.folders.values()):
+            _clear(folder, spare=frozenset({os.getpid()}))
+        for lock in self.locks:
+            os.close(lock)
+
+    def encode(self) -> dict[str, Any]:
+        """As JSON, for another process of this agent."""
+        return {
+            "folders": {controller.value: str(folder) for controller, folder in self.folders.items()},
+            "versions": {controller.value: version for controller, version in self.versions.items()},
+        }
+
+    @classmethod
+    def decode(cls, document: Mapping[str, Any]) -> Self:
+        """Reads what `encode` wrote."""
+        return cls(
+            {Controller(name): Path(folder) for name, folder in document["folders"].items()},
+            {Controller(name): version for name, version in document["versions"].items()},
+        )
+
+
+def claim(process: Path = Path("/proc/self")) -> Hierarchy:
+    """Makes this agent's own place below the group that it is in, and clears away those of agents that are dead.
+
+    Raises:
+        Unavailable: Nothing can be had here.
+    """
+    try:
+        mounts = cgroup_files.mounts((process / "mountinfo").read_text())
+        groups = cgroup_files.memberships((process / "cgroup").read_text())
+    except OSError as error:
+        raise Unavailable(f"the groups of this process cannot be read: {error.strerror}") from error
+    search = _Search(mounts, groups)
+    search.run()
+    search.tidy()
+    if not search.folders:
+        raise Unavailable("; ".join(dict.fromkeys(search.missing.values())) or "no hierarchy is mounted")
+    return Hierarchy(search.folders, search.versions, search.missing, tuple(search.locks))
+
+
+class _Search:
+    """Looks for each controller, in v2 first."""
+
+    def __init__(self, mounts: Iterable[Mount], groups: Mapping[str, str]) -> None:
+        self.folders: dict[Controller, Path] = {}
+        self.versions: dict[Controller, int] = {}
+        self.missing: dict[Controller, str] = {}
+        self.locks: list[int] = []
+        self._bases: dict[Path, int] = {}
+        self._mounts = list(mounts)
+        self._groups = groups
+
+    def run(self) -> None:
+        """Fills what is found and what is missing."""
+        for mount in self._mounts:
+            if mount.version == 2:
+                self._take_v2(mount)
+        for controller in LIMITING:
+            if controller not in self.folders:
+                self._take_v1(controller)
+
+    def tidy(self) -> None:
+        """Removes places in which nothing was found, and lets go of them."""
+        for base, lock in self._bases.items():
+            if base in self.folders.values():
+                self.locks.append(lock)
+            else:
+                _remove(base)
+                os.close(lock)
+
+    def _take_v2(self, mount: Mount) -> None:
+        own = cgroup_files.folder(mount, self._groups.get("", "/"))
+        if own is None:
+            return
+        try:
+            base = self._make_base(Path(own))
+        except OSError as error:
+            self._miss((*LIMITING, Controller.KILL), f"{own}: {error.strerror}")
+            return
+        if (base / "cgroup.kill").exists():
+            self._have(Controller.KILL, base, 2)
+        else:
+            self._miss((Controller.KILL,), "this kernel cannot kill a whole group (before 5.14)")
+        offered = [name for name in LIMITING if name.value in _words(Path(own, "cgroup.controllers"))]
+        refused = _delegate(Path(own), base, offered) if offered else ""
+        for controller in LIMITING:
+            if controller in _words(base / "cgroup.subtree_control"):
+                self._have(controller, base, 2)
+            else:
+                self._miss((controller,), refused or f"{own} has no {controller} controller")
+
+    def _take_v1(self, controller: Controller) -> None:
+        mount = next((mount for mount in self._mounts if controller in mount.controllers), None)
+        own = None if mount is None else cgroup_files.folder(mount, self._groups.get(controller, "/"))
+        if own is None:
+            self.missing.setdefault(controller, f"no {controller} controller is mounted")
+            return
+        try:
+            self._have(controller, self._make_base(Path(own)), 1)
+        except OSError as error:
+            self._miss((controller,), f"{own}: {error.strerror}")
+
+    def _have(self, controller: Controller, base: Path, version: int) -> None:
+        self.folders[controller] = base
+        self.versions[controller] = version
+        self.missing.pop(controller, None)
+
+    def _miss(self, controllers: Iterable[Controller], reason: str) -> None:
+        self.missing.update(dict.fromkeys(controllers, reason))
+
+    def _make_base(self, own: Path) -> Path:
+        for left in own.glob(f"{_PREFIX}*"):
+            _clear_if_dead(left)
+        for number in range(_MOST_NAMES):
+            base = own / f"{_PREFIX}{os.getpid()}-{number}"
+            try:
+                base.mkdir()
+                descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+            except (
+                FileExistsError,
+                FileNotFoundError,
+            ):  # of another pid namespace, or just cleared away
+                continue
+            if _locked(descriptor) and base.exists():
+                self._bases[base] = descriptor
+                return base
+            os.close(descriptor)
+        raise FileExistsError(17, "no name is free")
+
+
+def _clear_if_dead(base: Path) -> None:
+    try:
+        descriptor = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return
+    try:
+        if _locked(descriptor):
+            _clear(base, spare=frozenset())
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _clear(base: Path, spare: frozenset[int]) -> None:
+    until = time.monotonic() + _KILL_SECONDS
+    while (members := set(_pids_below(base)) - spare) and time.monotonic() < until:
+        for pid in members:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(_RESCAN_SECONDS)
+    _remove(base)
+
+
+def _delegate(own: Path, base: Path, offered: Iterable[Controller]) -> str:
+    """Hands controllers down to the groups to come; returns why that failed, else nothing."""
+    try:
+        if (own / "cgroup.type").exists():  # only the root of all groups has none, and keeps its processes
+            _move_aside(own, base / _OWN_LEAF)
+        for folder in (own, base):
+            for controller in offered:
+                if controller not in _words(folder / "cgroup.subtree_control"):
+                    _write(folder / "cgroup.subtree_control", f"+{controller}")
+    except OSError as error:
+        return f"{own}: {error.strerror}"
+    return ""
+
+
+def _move_aside(own: Path, leaf: Path) -> None:
+    others = set(_numbers(own / "cgroup.procs")) - {os.getpid()}
+    if others:
+        raise OSError(16, f"{len(others)} other processes are in the agent's group; start it in a group of its own")
+    leaf.mkdir()
+    _write(leaf / "cgroup.procs", "0")
+
+
+def _set(file: Path, text: str) -> None:
+    try:
+        _write(file, text)
+    except OSError:
+        if file.name not in cgroup_files.OPTIONAL:
+            raise
+
+
+def _write(file: Path, text: str) -> None:
+    descriptor = os.open(file, os.O_WRONLY)
+    try:
+        os.write(descriptor, text.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
+
+
+def _numbers(file: Path) -> list[int]:
+    return [int(word) for word in _words(file)]
+
+
+def _pids_below(folder: Path) -> Iterator[int]:
+    for place, _, _ in os.walk(folder):
+        yield from _numbers(Path(place, "cgroup.procs"))
+
+
+def _remove(folder: Path) -> bool:
+    for place, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            Path(place).rmdir()
+    return not folder.exists()
