@@ -45,6 +45,37 @@ class PipeReader:
             os.close(self._descriptor)
 
 
+class PipeWriter:
+    """Writes a document into a pipe as it is read at the other end, and closes it behind the last byte."""
+
+    def __init__(self, descriptor: int, document: bytes) -> None:
+        self._descriptor: int | None = descriptor
+        self._unwritten = memoryview(document)
+        os.set_blocking(descriptor, False)
+        asyncio.get_running_loop().add_writer(descriptor, self.write)
+        self.write()
+
+    def write(self) -> None:
+        """Writes what the pipe takes."""
+        if self._descriptor is None:
+            return
+        try:
+            self._unwritten = self._unwritten[os.write(self._descriptor, self._unwritten) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # nobody will read it
+            self.close()
+        if not self._unwritten:
+            self.close()
+
+    def close(self) -> None:
+        """Stops writing."""
+        if self._descriptor is not None:
+            asyncio.get_running_loop().remove_writer(self._descriptor)
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 class ResultDocument:
     """Keeps the first bytes of what is written to it and remembers whether there were more."""
 
@@ -65,12 +96,16 @@ class ResultDocument:
 
 
 class AttemptPipes:
-    """All descriptors of one attempt. `plugin_ends` (stdin, stdout, stderr, result) are the caller's to pass on."""
+    """All descriptors of one attempt.
+
+    `plugin_ends` (stdin, stdout, stderr, result, and if there are any, secrets) are the caller's to pass on.
+    """
 
     def __init__(self, launch: Launch, on_output: OnOutput) -> None:
         self.result = ResultDocument(launch.output_bytes)
         self.plugin_ends = [_input_file(launch.stdin)]
         self._readers: list[PipeReader] = []
+        self._secrets: PipeWriter | None = None
         sinks: tuple[Callable[[bytes], None], ...] = (
             lambda data: on_output(OutputStream.STDOUT, data),
             lambda data: on_output(OutputStream.STDERR, data),
@@ -79,6 +114,8 @@ class AttemptPipes:
         try:
             for sink in sinks:
                 self._open(sink)
+            if launch.secrets:
+                self._offer_once(launch.secrets)
         except OSError:
             self.close()
             self.close_plugin_ends()
@@ -102,6 +139,14 @@ class AttemptPipes:
         """Closes the agent's ends."""
         for reader in self._readers:
             reader.close()
+        if self._secrets is not None:
+            self._secrets.close()
+
+    def _offer_once(self, secrets: bytes) -> None:
+        """A pipe, for what was read from it cannot be read again by anybody."""
+        read_end, write_end = os.pipe()
+        self.plugin_ends.append(read_end)
+        self._secrets = PipeWriter(write_end, secrets)
 
     def _open(self, sink: Callable[[bytes], None]) -> None:
         read_end, write_end = os.pipe()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 import structlog
 
 from towline.v1.agent_service_pb2 import AttemptResult, Directive, Offer
+from towline_agent.attempt_redaction import AttemptRedaction
 from towline_agent.bundles import BundleUnavailable
 from towline_agent.execution import EndReason, Exit, Supervisor
 from towline_agent.holdings import Attempt, Holdings, lease_key
@@ -73,8 +74,9 @@ class Attempts:
         output = self._log_spool.open(attempt.key, offer.lease, offer.limits.log_bytes)
         self._log_stream.follow(output.file)
         tasks = self._group()
-        self._work[attempt.key] = tasks.create_task(self._produce(attempt, output))
-        tasks.create_task(self._live(attempt, output))
+        redaction = AttemptRedaction(offer.secrets, output)
+        self._work[attempt.key] = tasks.create_task(self._produce(attempt, output, redaction))
+        tasks.create_task(self._live(attempt, output, redaction))
         log.debug("attempt_started", **attempt.names)
 
     def direct(self, directive: Directive) -> None:
@@ -131,12 +133,12 @@ class Attempts:
         self._holdings.remove(key)
         self.concluded()
 
-    async def _produce(self, attempt: Attempt, output: AttemptLog) -> AttemptResult:
+    async def _produce(self, attempt: Attempt, output: AttemptLog, redaction: AttemptRedaction) -> AttemptResult:
         try:
             self._apply(attempt, Event.BEGIN)
             launch = await self._workshop.prepare(attempt.offer, attempt.key)
             self._apply(attempt, Event.LAUNCH)
-            end = await self._supervisor.run(launch, output.write)
+            end = await self._supervisor.run(launch, redaction.write)
         except BundleUnavailable as error:
             return failed(error.failure)
         except OSError as error:
@@ -146,13 +148,16 @@ class Attempts:
             return failed(not_prepared(error))
         if end.killed:
             output.note(f"{len(end.killed)} processes outlived the plugin and were killed")
+        redaction.finish()
         return _decide(attempt, end, output)
 
-    async def _live(self, attempt: Attempt, output: AttemptLog) -> None:
+    async def _live(self, attempt: Attempt, output: AttemptLog, redaction: AttemptRedaction) -> None:
         work = self._work[attempt.key]
         await asyncio.wait([work])
         del self._work[attempt.key]
+        redaction.finish()
         result = _decide(attempt, Exit(EndReason.STOPPED), output) if work.cancelled() else work.result()
+        redaction.clean(result)
         if attempt.apply(Event.END) is Action.REPORT:
             await self._report(attempt, result, output)
         else:

@@ -17,6 +17,8 @@ from towline_agent.execution import EndReason, Exit, Launch
 
 LARGEST_MESSAGE_BYTES = 128 * 1024
 
+_MOST_DESCRIPTORS = 8
+
 _BUSY = {errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS}
 
 Message = dict[str, Any]
@@ -74,7 +76,7 @@ class ControlChannel:
         """
         while True:
             try:
-                packet, descriptors, _, _ = socket.recv_fds(self._connection, LARGEST_MESSAGE_BYTES, 4)
+                packet, descriptors, _, _ = socket.recv_fds(self._connection, LARGEST_MESSAGE_BYTES, _MOST_DESCRIPTORS)
             except BlockingIOError:
                 return
             except ConnectionResetError as error:
@@ -96,7 +98,7 @@ class ControlChannel:
 
 
 def encode_launch(launch: Launch) -> Message:
-    """Puts a launch into a message; its stdin and output travel as descriptors."""
+    """Puts a launch into a message; its stdin, output and secrets travel as descriptors."""
     return {
         "do": "launch",
         "key": launch.key,
@@ -108,11 +110,12 @@ def encode_launch(launch: Launch) -> Message:
         "timeoutSeconds": launch.timeout_seconds,
         "memoryBytes": launch.memory_bytes,
         "killGraceSeconds": launch.kill_grace_seconds,
+        "hasSecrets": bool(launch.secrets),
     }
 
 
 def decode_launch(message: Message) -> Launch:
-    """Reads what `encode_launch` wrote."""
+    """Reads what `encode_launch` wrote; of the secrets only whether there are any."""
     return Launch(
         key=message["key"],
         entry_point=message["entryPoint"],
@@ -125,6 +128,7 @@ def decode_launch(message: Message) -> Launch:
         memory_bytes=message["memoryBytes"],
         output_bytes=0,
         kill_grace_seconds=message["killGraceSeconds"],
+        secrets=b"{}" if message["hasSecrets"] else b"",
     )
 
 

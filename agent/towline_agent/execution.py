@@ -50,6 +50,8 @@ class Launch:
     output_bytes: int
     """Largest accepted result document."""
     kill_grace_seconds: float = 5.0
+    secrets: bytes = field(default=b"", repr=False)
+    """The JSON object that is read once from TOWLINE_SECRETS_FD; empty if there are none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from towline_sdk import plugin
 from towline_sdk.plugin import PermanentError, TransientError
 
 PYTHON_PREFIX = "python:"
@@ -30,9 +31,10 @@ _LONGEST_MESSAGE = 4096
 def run(entry_point: str, plugin_dir: Path | None, environment: dict[str, str]) -> int:
     """Calls the entry point once and returns the exit code; the result document is written by then."""
     _become(entry_point, environment)
+    secrets = plugin.secrets()  # so that no process that it starts finds the descriptor
     streams = _open_standard_streams()
     try:
-        document, code = _encode(_call(entry_point, plugin_dir)), os.EX_OK
+        document, code = _encode(_call(entry_point, plugin_dir, secrets)), os.EX_OK
     except SystemExit as stop:
         document, code = b"", _exit_code(stop)
     except TransientError as error:
@@ -70,10 +72,12 @@ def _line_writer(descriptor: int) -> io.TextIOWrapper:
     return io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace", line_buffering=True)
 
 
-def _call(entry_point: str, plugin_dir: Path | None) -> object:
+def _call(entry_point: str, plugin_dir: Path | None, secrets: dict[str, str]) -> object:
     function = _load(entry_point, plugin_dir)
     request = json.loads(sys.stdin.buffer.read())
     parameters = inspect.signature(function).parameters.values()
+    if any(parameter.name == "secrets" for parameter in parameters):
+        request["secrets"] = secrets
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return function(**request)
     declared = {parameter.name for parameter in parameters}

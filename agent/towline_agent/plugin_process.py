@@ -15,9 +15,11 @@ from towline_agent.execution import Launch
 
 LARGEST_DESCRIPTOR = 4096
 DESCRIPTORS = 4
-"""Standard input, output and error, and the result: how many a plugin is given."""
+"""Standard input, output and error, and the result: how many every plugin is given."""
 REPORT_DESCRIPTOR = harness.RESULT_DESCRIPTOR + 1
 """Where the shim and this process tell the supervisor how it went; the plugin never holds it."""
+SECRETS_DESCRIPTOR = REPORT_DESCRIPTOR + 1
+"""Where a plugin that was given secrets reads them."""
 
 _IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 
@@ -34,13 +36,20 @@ def inherit_limits() -> None:
 def reserve_descriptors() -> None:
     """Occupies the numbers that plugins' descriptors will have, so that nothing else comes to lie there."""
     null = os.open(os.devnull, os.O_RDONLY)
-    for reserved in (harness.RESULT_DESCRIPTOR, REPORT_DESCRIPTOR):
+    for reserved in (harness.RESULT_DESCRIPTOR, REPORT_DESCRIPTOR, SECRETS_DESCRIPTOR):
         os.dup2(null, reserved)
+
+
+def count_descriptors(launch: Launch) -> int:
+    """Returns how many descriptors come with a launch."""
+    return DESCRIPTORS + bool(launch.secrets)
 
 
 def become_plugin(launch: Launch, descriptors: Sequence[int], parent: int) -> NoReturn:
     """Turns this process into the plugin; if it cannot, the reason is reported and the process ends."""
     environment = {**launch.environment, "TOWLINE_RESULT_FD": str(harness.RESULT_DESCRIPTOR)}
+    if launch.secrets:
+        environment["TOWLINE_SECRETS_FD"] = str(SECRETS_DESCRIPTOR)
     code = os.EX_OSERR
     try:
         if _can_start(launch, descriptors, parent, environment):
@@ -72,9 +81,11 @@ def _stand_alone(launch: Launch, descriptors: Sequence[int], parent: int) -> Non
     os.setsid()
     prctl.die_with(parent, signal.SIGKILL)
     prctl.allow_inspection()
-    for target, descriptor in enumerate(descriptors):
+    for target, descriptor in enumerate(descriptors[:DESCRIPTORS]):
         os.dup2(descriptor, target)
-    os.closerange(REPORT_DESCRIPTOR + 1, LARGEST_DESCRIPTOR)
+    if launch.secrets:
+        os.dup2(descriptors[DESCRIPTORS], SECRETS_DESCRIPTOR)
+    os.closerange(SECRETS_DESCRIPTOR + bool(launch.secrets), LARGEST_DESCRIPTOR)
     os.chdir(launch.work_dir)
     _heed_signals()
 

@@ -132,7 +132,7 @@ class SupervisorLoop:
 
 
 def _fork_shim(launch: Launch, descriptors: list[int]) -> WatchedAttempt:
-    if len(descriptors) != plugin_process.DESCRIPTORS:
+    if len(descriptors) != plugin_process.count_descriptors(launch):
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # the kernel drops those for which there is no room
     started, supervisor = time.monotonic(), os.getpid()
     report, shim_end = os.pipe()

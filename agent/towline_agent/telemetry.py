@@ -12,7 +12,9 @@ import structlog
 def configure_logging(level: str) -> None:
     """Sets the process-wide logger up; called once, before anything logs."""
     renderer = (
-        structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer(sort_keys=False)
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if sys.stderr.isatty()
+        else structlog.processors.JSONRenderer(sort_keys=False)
     )
     structlog.configure(
         processors=[

@@ -59,6 +59,7 @@ class Workshop:
             timeout_seconds=offer.limits.timeout.ToTimedelta().total_seconds(),
             memory_bytes=offer.limits.memory_bytes,
             output_bytes=offer.limits.output_bytes,
+            secrets=secrets_document(offer),
         )
 
     async def clean(self, key: str) -> None:
@@ -104,6 +105,11 @@ class Workshop:
 def idempotency_key(lease: Lease) -> str:
     """The same for all attempts of a step: what a plugin shows to the outside to be served once."""
     return hashlib.sha256(f"{lease.run_id}:{lease.node_id}".encode()).hexdigest()
+
+
+def secrets_document(offer: Offer) -> bytes:
+    """Returns what a plugin reads from the descriptor of its secrets; nothing if it has none."""
+    return json.dumps(dict(offer.secrets), ensure_ascii=False).encode() if offer.secrets else b""
 
 
 def input_document(offer: Offer) -> bytes:
