@@ -1,7 +1,7 @@
-"""The agent process: reads the settings, starts the supervisor before gRPC exists, and runs the agent until a signal.
+"""`towline agent run`: reads the settings, starts the supervisor before gRPC exists, and runs the agent until a signal.
 
 The first SIGTERM or SIGINT drains, the second stops at once. The exit code says why the process ended; a service
-manager need not restart it after 76, 77 or 78.
+manager need not restart it after 76, 77 or 78. One that wants to hear how the service is, is told.
 """
 
 import asyncio
@@ -9,21 +9,22 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from importlib.metadata import version
 
 import psutil
 import structlog
-from pydantic import ValidationError
 
 from towline.v1.agent_service_pb2 import EnrollRequest
-from towline_agent import enrollment, prctl
+from towline_agent import command_line, enrollment, prctl
 from towline_agent.clock import Backoff, SystemClock
 from towline_agent.control_plane import CredentialRefused, SessionReplaced
 from towline_agent.enrollment import Identity, NotEnrolled
 from towline_agent.execution import Supervisor
 from towline_agent.files import lock_folder, private_folder, write_private
+from towline_agent.notify import ServiceManager, WatchedRenewal
 from towline_agent.settings import Settings
 from towline_agent.telemetry import configure_logging
 
@@ -40,13 +41,19 @@ class ExitCode(IntEnum):
     STOPPED_AT_ONCE = 130
 
 
-def main() -> int:
+OPTIONS = (
+    *(command_line.SERVER, command_line.NAME, command_line.SLOTS, command_line.LABELS),
+    *(command_line.FOLDER, command_line.TOKEN_FILE),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Runs an agent process; returns its exit code."""
+    parser = command_line.parser("run", "Run an agent on this machine until it is told to stop.", OPTIONS)
     try:
-        settings = Settings.model_validate({})
-    except ValidationError as error:
-        for problem in error.errors():
-            sys.stderr.write(f"{'.'.join(map(str, problem['loc'])) or 'settings'}: {problem['msg']}\n")
+        settings = command_line.settings(command_line.chosen(parser.parse_args(arguments), OPTIONS))
+    except command_line.BadSettings as error:
+        sys.stderr.write(f"{error}\n")
         return ExitCode.CONFIGURATION
     configure_logging(settings.log_level)
     try:
@@ -96,8 +103,10 @@ class _Signals:
 
 async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
     signals = _Signals()
+    service_manager = ServiceManager()
+    service_manager.waiting(f"waits for {settings.server}")
     try:
-        await _live(settings, await _identity(settings), supervisor, signals)
+        await _live(settings, await _identity(settings), supervisor, signals, service_manager)
     except asyncio.CancelledError:
         return ExitCode.OK if signals.count == 1 else ExitCode.STOPPED_AT_ONCE
     finally:
@@ -105,16 +114,20 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
     return ExitCode.OK
 
 
-async def _live(settings: Settings, identity: Identity, supervisor: Supervisor, signals: _Signals) -> None:
+async def _live(
+    settings: Settings, identity: Identity, supervisor: Supervisor, signals: _Signals, service_manager: ServiceManager
+) -> None:
     from towline_agent.agent import Agent, Options, describe
     from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
     from towline_agent.pulse import ThreadPulse
     from towline_agent.workshop import Surroundings
 
     control_plane = GrpcControlPlane(settings.server, identity.credential)
+    renewal = GrpcLeaseRenewal(settings.server, identity.credential)
+    alive = partial(asyncio.get_running_loop().call_soon_threadsafe, service_manager.alive)
     agent = Agent(
         control_plane,
-        ThreadPulse(GrpcLeaseRenewal(settings.server, identity.credential)),
+        ThreadPulse(WatchedRenewal(renewal, alive)),
         supervisor,
         Options(
             info=describe(settings.slots, settings.labels, version("towline"), settings.plugins),
@@ -125,8 +138,8 @@ async def _live(settings: Settings, identity: Identity, supervisor: Supervisor, 
         _free_memory,
         SystemClock(),
     )
-    agent.on_ready = lambda: _ready(settings, identity)
-    signals.first = agent.drain
+    agent.on_ready = lambda: _ready(settings, identity, service_manager)
+    signals.first = lambda: _drain(agent.drain, service_manager)
     log.info("agent_starting", agent=identity.agent_id, name=settings.name, server=settings.server)
     try:
         await agent.run()
@@ -138,8 +151,14 @@ def _free_memory() -> int:
     return psutil.virtual_memory().available
 
 
-def _ready(settings: Settings, identity: Identity) -> None:
+def _drain(drain: Callable[[], None], service_manager: ServiceManager) -> None:
+    service_manager.stopping()
+    drain()
+
+
+def _ready(settings: Settings, identity: Identity, service_manager: ServiceManager) -> None:
     log.info("agent_ready", agent=identity.agent_id)
+    service_manager.ready()
     if settings.ready_file is not None:
         write_private(settings.ready_file, json.dumps({"agentId": identity.agent_id}).encode())
 
@@ -147,7 +166,7 @@ def _ready(settings: Settings, identity: Identity) -> None:
 async def _identity(settings: Settings) -> Identity:
     from towline_agent.grpc_control_plane import GrpcControlPlane
 
-    file = settings.state_dir / "credential.json"
+    file = settings.state_dir / enrollment.FILE_NAME
     known = enrollment.load(file)
     if known is not None:
         return known

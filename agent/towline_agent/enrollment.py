@@ -3,6 +3,7 @@
 The credential file is the owner's alone and written whole or not at all; the id stays the same as long as it exists.
 """
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -11,11 +12,13 @@ from pathlib import Path
 import structlog
 
 from towline.v1.agent_service_pb2 import EnrollRequest, EnrollResponse
-from towline_agent.clock import Backoff
+from towline_agent.clock import Backoff, SystemClock
 from towline_agent.control_plane import CredentialRefused, RequestRefused, Unavailable
 from towline_agent.files import write_private
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+FILE_NAME = "credential.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,10 @@ class Identity:
 
 class NotEnrolled(Exception):
     """The agent has no identity and cannot get one; the message says what a person has to do."""
+
+
+class NotAnswered(NotEnrolled):
+    """No control plane has answered in time."""
 
 
 def load(file: Path) -> Identity | None:
@@ -72,3 +79,24 @@ async def enroll(
             raise NotEnrolled(f"the control plane refused the name {request.name!r}: {error}") from error
         else:
             return Identity(response.agent_id, response.credential)
+
+
+async def enroll_within(
+    seconds: float, servers: str, call: Callable[[EnrollRequest], Awaitable[EnrollResponse]], request: EnrollRequest
+) -> Identity:
+    """Enrolls, or raises NotAnswered after `seconds` without an answer, or NotEnrolled when it says no."""
+    failures: list[Unavailable] = []
+
+    async def attempt(asked: EnrollRequest) -> EnrollResponse:
+        try:
+            return await call(asked)
+        except Unavailable as error:
+            failures.append(error)
+            raise
+
+    try:
+        async with asyncio.timeout(seconds):
+            return await enroll(attempt, request, Backoff(SystemClock().jitter), asyncio.sleep)
+    except TimeoutError:
+        last = failures[-1] if failures else "no answer"
+        raise NotAnswered(f"{servers} did not answer in {seconds:g} s, tried {len(failures)} times: {last}") from None

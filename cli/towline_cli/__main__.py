@@ -1,11 +1,15 @@
-"""Entry point of `towline`: runs a command and turns every failure into one line and an exit code."""
+"""Entry point of `towline`: runs a command and turns every failure into one line and an exit code.
+
+The commands of a worker host are handed over before anything is imported that such a host need not have.
+"""
 
 import os
 import sys
 from typing import NoReturn
 
-from towline_cli.app import app
 from towline_cli.exit_codes import ExitCode, exit_code
+from towline_cli.host_commands import HOST_COMMANDS, asked_for
+from towline_cli.processes import become, require
 from towline_sdk.errors import TowlineError, UnauthenticatedError
 
 
@@ -17,7 +21,10 @@ def main() -> NoReturn:
 def run() -> int:
     """Runs the command of `sys.argv`; a failure is one line on stderr and a code, never a traceback."""
     try:
-        app()
+        if (command := asked_for(sys.argv[1:])) is None:
+            _run_here()
+        else:
+            become("agent", {}, command.module, *sys.argv[1 + len(command.words) :])
     except TowlineError as error:
         print_error(error)
         return exit_code(error)
@@ -30,6 +37,15 @@ def run() -> int:
         print(f"error: a defect of this command: {error!r} (TOWLINE_DEBUG=1 shows where)", file=sys.stderr)
         return ExitCode.OTHER
     return ExitCode.SUCCESS
+
+
+def _run_here() -> None:
+    try:
+        from towline_cli.app import app
+    except ModuleNotFoundError:
+        require("cli", f"this command (not {', '.join(each.name for each in HOST_COMMANDS)})")
+        raise
+    app()
 
 
 def print_error(error: TowlineError) -> None:

@@ -1,11 +1,13 @@
 """The tree of commands of `towline`."""
 
+from collections.abc import Callable
 from importlib import metadata
 
 import typer
 
 from towline_cli import accounts, admin_commands, agent_commands, plugin_commands, run_commands, workflow_commands
 from towline_cli.exit_codes import EXPLAINED
+from towline_cli.host_commands import HOST_COMMANDS, HostCommand
 from towline_cli.options import DataDir, Output, OutputFormat, data_dir_settings
 from towline_cli.output import print_json
 from towline_cli.processes import DISTRIBUTION, become
@@ -28,6 +30,23 @@ app.add_typer(plugin_commands.app, name="plugin", epilog=EXPLAINED)
 app.add_typer(agent_commands.app, name="agent", epilog=EXPLAINED)
 app.add_typer(admin_commands.app, name="admin", epilog=EXPLAINED)
 app.command(epilog=EXPLAINED)(up)
+
+
+def _handed_over(command: HostCommand) -> Callable[[typer.Context], None]:
+    def run(context: typer.Context) -> None:
+        become("agent", {}, command.module, *context.args)
+
+    return run
+
+
+GROUPS = {"agent": agent_commands.app}
+for _each in HOST_COMMANDS:
+    GROUPS.get(_each.words[0], app).command(
+        _each.words[-1],
+        help=_each.help,
+        add_help_option=False,
+        context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    )(_handed_over(_each))
 
 
 @app.command(epilog=EXPLAINED)

@@ -28,12 +28,12 @@ def become(part: str, settings: dict[str, str], module: str = "", *arguments: st
     os.execve(command[0], command, os.environ | settings)  # noqa: S606 - no shell is wanted
 
 
-def require(part: str) -> None:
+def require(part: str, what: str = "") -> None:
     """Raises `TowlineError` naming the extra if a requirement of the part is not installed."""
     missing = [name for name in _requirements(part) if not _is_installed(name)]
     if missing:
         raise TowlineError(
-            f"the {part} needs {', '.join(missing)}: install it with pip install '{DISTRIBUTION}[{part}]'"
+            f"{what or f'the {part}'} needs {', '.join(missing)}: install it with pip install '{DISTRIBUTION}[{part}]'"
         )
 
 

@@ -40,7 +40,8 @@ def test_requirements_of_each_part_are_installed(part: str) -> None:
     [
         ("controlplane", "towline_controlplane", None),
         ("gateway", "towline_gateway", None),
-        ("agent run --name m --slots 2 --labels a=b", "towline_agent", ("TOWLINE_AGENT_SLOTS", "2")),
+        ("agent run --name m --slots 2", "towline_agent", None),
+        ("agent enroll --server h:1 --help", "towline_agent.enroll", None),
         ("migrate --data-dir d -o json", "towline_controlplane.migrate", ("TOWLINE_DATA_DIR", "d")),
         ("admin audit --data-dir d -o json", "towline_controlplane.audit", ("TOWLINE_DATA_DIR", "d")),
     ],
@@ -63,7 +64,8 @@ def test_process_command_becomes_its_process(
 
     ((program, arguments, environment),) = executed
     assert (program, arguments[:4]) == (sys.executable, (sys.executable, "-P", "-m", module))
-    assert arguments[4:] == (("--output", "json") if "json" in command else ())
+    of_the_agent = command.split()[2:] if command.startswith("agent") else []
+    assert arguments[4:] == (("--output", "json") if "json" in command else tuple(of_the_agent))
     assert setting is None or setting in environment.items()
     assert "TOWLINE_ENROLLMENT_TOKEN_FILE" not in environment
 
