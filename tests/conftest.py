@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import s3_server
 import valkey_server
 from hypothesis import settings
 from postgres_server import NoPostgres, PostgresServer, SharedPostgres, private_server, shared_server
+from s3_server import NoS3, S3Server
 from valkey_server import NoValkey, ValkeyServer
 
 from towline_migrations import upgrade
@@ -107,7 +109,27 @@ def redis_url() -> Iterator[str]:
         _give_up(reason)
 
 
-def _give_up(reason: NoPostgres | NoValkey) -> None:
+@pytest.fixture(scope="session")
+def rclone() -> Iterator[S3Server]:
+    """A store with the S3 protocol that checks signatures."""
+    try:
+        with s3_server.rclone_server() as server:
+            yield server
+    except NoS3 as reason:
+        _give_up(reason)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[S3Server]:
+    """A store with the S3 protocol that takes what it gets, whatever its signature and digest."""
+    try:
+        with s3_server.moto_server() as server:
+            yield server
+    except NoS3 as reason:
+        _give_up(reason)
+
+
+def _give_up(reason: NoPostgres | NoValkey | NoS3) -> None:
     if os.environ.get("CI"):
         pytest.fail(f"NO SERVER: {reason}")
     pytest.skip(f"NO SERVER, so nothing is known of what needs it: {reason}")

@@ -20,10 +20,11 @@ from towline.v1 import (
     workflow_service_pb2_grpc,
 )
 from towline_controlplane.auth import Accounts
-from towline_controlplane.blobs import FolderBlobs
+from towline_controlplane.blobs import Blobs, FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
 from towline_controlplane.log_writer import LogWriter
 from towline_controlplane.loops.admission import Admission
+from towline_controlplane.loops.blob_health import BlobHealth
 from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
@@ -57,7 +58,11 @@ from towline_controlplane.tokens import AccessTokens
 DOORBELL_HEALTH = "towline.doorbell"
 """Asked for by this name, the health service tells whether rings of other replicas come in."""
 
+BLOBS_HEALTH = "towline.blobs"
+"""By this name it tells whether blobs can be kept."""
+
 _TICK_SECONDS = 1.0
+_BLOB_SECONDS = 10.0
 _RETENTION_SECONDS = 600.0
 _PUSHES_PER_USER = 4
 _PATIENCE_OFFERS = 2
@@ -71,6 +76,7 @@ class Parts:
     services: tuple[Service, ...]
     agents: AgentProtocol
     accounts: Accounts
+    blobs: Blobs
     duties: tuple[Callable[[], Awaitable[None]], ...]
 
 
@@ -89,9 +95,31 @@ def compose(settings: Settings, database: Database) -> ControlPlane:
     doorbell = InProcessDoorbell(relay.carry)
     parts = assemble(settings, database, doorbell, Sources())
     server = ControlPlaneServer(parts.services, parts.accounts, ServerOptions(settings.grpc_host, settings.grpc_port))
-    return ControlPlane(
-        server, parts, (*parts.duties, lambda: relay.run(doorbell, partial(server.report_health, DOORBELL_HEALTH)))
+    blob_health = BlobHealth(parts.blobs, partial(server.report_health, BLOBS_HEALTH))
+    duties = (
+        *parts.duties,
+        lambda: relay.run(doorbell, partial(server.report_health, DOORBELL_HEALTH)),
+        lambda: periodically(blob_health.tick, _BLOB_SECONDS),
     )
+    return ControlPlane(server, parts, duties)
+
+
+def blobs_of(settings: Settings) -> Blobs:
+    """Returns the store of blobs: one with the S3 protocol if the settings name it, else a folder."""
+    if not settings.minio_endpoint:
+        return FolderBlobs(settings.data_dir / "blobs")
+    # Only who uses it pays for the client.
+    from towline_controlplane.s3_blobs import S3Blobs
+    from towline_controlplane.s3_bucket import S3Options
+
+    options = S3Options(
+        endpoint=settings.minio_endpoint,
+        access_key=settings.minio_access_key.get_secret_value(),
+        secret_key=settings.minio_secret_key.get_secret_value(),
+        bucket=settings.minio_bucket,
+        region=settings.minio_region,
+    )
+    return S3Blobs(options, settings.spool_folder)
 
 
 def relay_of(settings: Settings) -> Relay | Alone:
@@ -122,7 +150,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
     accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens)
-    blobs = FolderBlobs(settings.data_dir / "blobs")
+    blobs = blobs_of(settings)
     outputs = Outputs(database, blobs)
     retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
     limits = AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb)
@@ -163,6 +191,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         services=services,
         agents=agents,
         accounts=accounts,
+        blobs=blobs,
         duties=(
             orchestrator.run,
             log_writer.run,

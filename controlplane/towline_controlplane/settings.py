@@ -1,8 +1,9 @@
 """Settings of the control plane, read once at start from the environment."""
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -31,6 +32,17 @@ class Settings(DatabaseSettings):
 
     redis_url: SecretStr = Field(SecretStr(""), alias="REDIS_URL")
     """`redis://user:password@host:port`, through which replicas wake each other. Empty means through PostgreSQL."""
+    minio_endpoint: str = Field("", alias="MINIO_ENDPOINT")
+    """Store with the S3 protocol for bundles, large outputs and old logs: `https://host:port`, or `host:port` without
+    encryption. Empty means the folder `blobs` of the data folder."""
+    minio_access_key: SecretStr = Field(SecretStr(""), alias="MINIO_ACCESS_KEY")
+    """Key id of the store's user."""
+    minio_secret_key: SecretStr = Field(SecretStr(""), alias="MINIO_SECRET_KEY")
+    """Secret of the store's user. Has no default."""
+    minio_bucket: str = Field("towline", alias="MINIO_BUCKET", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    """Bucket of the blobs, which is made if it is not there."""
+    minio_region: str = Field("us-east-1", alias="MINIO_REGION", pattern=r"^[a-z0-9-]{1,63}$")
+    """Region that requests are signed for."""
     grpc_host: str = Field("127.0.0.1", alias="GRPC_HOST")
     """Address to listen on."""
     grpc_port: int = Field(50051, alias="GRPC_PORT", ge=0, le=65535)
@@ -63,6 +75,24 @@ class Settings(DatabaseSettings):
     """DEBUG, INFO, WARNING or ERROR."""
     ready_file: Path | None = Field(None, alias="TOWLINE_READY_FILE")
     """Written with the address once the process serves."""
+
+    @model_validator(mode="after")
+    def _check_store(self) -> "Settings":
+        keys = (self.minio_access_key, self.minio_secret_key)
+        if self.minio_endpoint and not all(key.get_secret_value() for key in keys):
+            raise ValueError("MINIO_ENDPOINT needs MINIO_ACCESS_KEY and MINIO_SECRET_KEY")
+        return self
+
+    @field_validator("minio_endpoint")
+    @classmethod
+    def _check_endpoint(cls, endpoint: str) -> str:
+        if not endpoint:
+            return ""
+        url = endpoint if "://" in endpoint else f"http://{endpoint}"
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ValueError("must be an http(s) URL without a user")
+        return url
 
     @property
     def spool_folder(self) -> Path:
