@@ -10,10 +10,12 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from towline_agent.execution import EndReason, Exit, Launch
+from towline_agent.sandbox.levels import Confinement, Level, Network
 
 LARGEST_MESSAGE_BYTES = 128 * 1024
 
@@ -111,6 +113,7 @@ def encode_launch(launch: Launch) -> Message:
         "memoryBytes": launch.memory_bytes,
         "killGraceSeconds": launch.kill_grace_seconds,
         "hasSecrets": bool(launch.secrets),
+        "confinement": asdict(launch.confinement),
     }
 
 
@@ -129,7 +132,12 @@ def decode_launch(message: Message) -> Launch:
         output_bytes=0,
         kill_grace_seconds=message["killGraceSeconds"],
         secrets=b"{}" if message["hasSecrets"] else b"",
+        confinement=_decode_confinement(message["confinement"]),
     )
+
+
+def _decode_confinement(message: Message) -> Confinement:
+    return Confinement(Level(message["level"]), Network(message["network"]), message["uid"])
 
 
 def encode_exit(key: str, ended: Exit) -> Message:

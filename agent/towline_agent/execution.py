@@ -10,6 +10,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from towline_agent.sandbox.levels import LIMITED, Confinement
+
 
 class EndReason(StrEnum):
     """Why the processes of an attempt are gone."""
@@ -20,6 +22,7 @@ class EndReason(StrEnum):
     MEMORY_LIMIT = "MEMORY_LIMIT"
     STOPPED = "STOPPED"
     SPAWN_FAILED = "SPAWN_FAILED"
+    SANDBOX_FAILED = "SANDBOX_FAILED"
     SUPERVISOR_LOST = "SUPERVISOR_LOST"
 
 
@@ -52,6 +55,7 @@ class Launch:
     kill_grace_seconds: float = 5.0
     secrets: bytes = field(default=b"", repr=False)
     """The JSON object that is read once from TOWLINE_SECRETS_FD; empty if there are none."""
+    confinement: Confinement = LIMITED
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class Exit:
     cpu_seconds: float = 0.0
     elapsed_seconds: float = 0.0
     message: str = ""
-    """For SPAWN_FAILED and SUPERVISOR_LOST: what went wrong."""
+    """For SPAWN_FAILED, SANDBOX_FAILED and SUPERVISOR_LOST: what went wrong."""
     killed: tuple[int, ...] = field(default=())
     """Processes that outlived the main one and had to be killed."""
 

@@ -48,6 +48,13 @@ def hand_over(path: Path, owner: Owner) -> None:
             os.chown(name, owner.user_id, owner.group_id, dir_fd=folder, follow_symlinks=False)
 
 
+def reachable_folder(path: Path) -> Path:
+    """Returns `path` after making it, such that other users may pass through it to what they may use."""
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.chmod(0o711)
+    return path
+
+
 def lock_folder(path: Path) -> int:
     """Makes this process the owner of a folder until it ends; raises BlockingIOError if another one owns it."""
     descriptor = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)

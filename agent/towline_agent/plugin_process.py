@@ -12,6 +12,9 @@ from typing import NoReturn
 
 from towline_agent import harness, prctl
 from towline_agent.execution import Launch
+from towline_agent.sandbox import confine, root
+from towline_agent.sandbox.confine import Walls
+from towline_agent.sandbox.levels import Level
 
 LARGEST_DESCRIPTOR = 4096
 DESCRIPTORS = 4
@@ -45,49 +48,63 @@ def count_descriptors(launch: Launch) -> int:
     return DESCRIPTORS + bool(launch.secrets)
 
 
-def become_plugin(launch: Launch, descriptors: Sequence[int], parent: int) -> NoReturn:
+def become_plugin(launch: Launch, descriptors: Sequence[int], parent: int, walls: Walls | None) -> NoReturn:
     """Turns this process into the plugin; if it cannot, the reason is reported and the process ends."""
     environment = {**launch.environment, "TOWLINE_RESULT_FD": str(harness.RESULT_DESCRIPTOR)}
+    if launch.confinement.level >= Level.L3:
+        environment["TMPDIR"] = root.TMP
     if launch.secrets:
         environment["TOWLINE_SECRETS_FD"] = str(SECRETS_DESCRIPTOR)
     code = os.EX_OSERR
     try:
-        if _can_start(launch, descriptors, parent, environment):
+        if _is_confined(launch, descriptors, parent, walls) and _can_start(launch, environment):
             os.close(REPORT_DESCRIPTOR)
             code = harness.run(launch.entry_point, launch.plugin_dir, environment)
     finally:
         os._exit(code)
 
 
-def report_failure(error: OSError, launch: Launch) -> None:
+def report_failure(kind: str, error: OSError, launch: Launch) -> None:
     """Tells the supervisor why the plugin could not be started, naming the file if the fault lies in one."""
-    failure = f"{error.strerror}: {error.filename or launch.entry_point}"
-    os.write(REPORT_DESCRIPTOR, json.dumps({"spawnFailure": failure}).encode() + b"\n")
+    failure = f"{error.strerror or error}: {error.filename or launch.entry_point}"
+    os.write(REPORT_DESCRIPTOR, json.dumps({kind: failure}).encode() + b"\n")
 
 
-def _can_start(launch: Launch, descriptors: Sequence[int], parent: int, environment: dict[str, str]) -> bool:
+def _is_confined(launch: Launch, descriptors: Sequence[int], parent: int, walls: Walls | None) -> bool:
+    try:
+        _stand_alone(launch, descriptors)
+    except OSError as error:
+        report_failure("spawnFailure", error, launch)
+        return False
+    try:
+        confine.restrict(launch, walls)
+        prctl.die_with(parent, signal.SIGKILL)  # a change of the user has taken back what was asked for before
+    except OSError as error:
+        report_failure("sandboxFailure", error, launch)
+        return False
+    _heed_signals()
+    return True
+
+
+def _can_start(launch: Launch, environment: dict[str, str]) -> bool:
     """Whether a Python entry point may be run now; an executable has replaced this process before the answer."""
     try:
-        _stand_alone(launch, descriptors, parent)
         if not launch.entry_point.startswith(harness.PYTHON_PREFIX):
             _execute(launch, environment)
     except OSError as error:
-        report_failure(error, launch)
+        report_failure("spawnFailure", error, launch)
         return False
     return True
 
 
-def _stand_alone(launch: Launch, descriptors: Sequence[int], parent: int) -> None:
+def _stand_alone(launch: Launch, descriptors: Sequence[int]) -> None:
     os.setsid()
-    prctl.die_with(parent, signal.SIGKILL)
-    prctl.allow_inspection()
     for target, descriptor in enumerate(descriptors[:DESCRIPTORS]):
         os.dup2(descriptor, target)
     if launch.secrets:
         os.dup2(descriptors[DESCRIPTORS], SECRETS_DESCRIPTOR)
     os.closerange(SECRETS_DESCRIPTOR + bool(launch.secrets), LARGEST_DESCRIPTOR)
     os.chdir(launch.work_dir)
-    _heed_signals()
 
 
 def _heed_signals() -> None:

@@ -7,12 +7,15 @@ ended it kills what is left, and it ends itself only when it has no child any mo
 import json
 import os
 import resource
+import select
 import signal
 from collections.abc import Sequence
 from typing import NoReturn
 
 from towline_agent import plugin_process, prctl, process_tree
 from towline_agent.execution import Launch
+from towline_agent.sandbox import confine
+from towline_agent.sandbox.confine import Walls
 
 STOP = signal.SIGUSR1
 KILL = signal.SIGUSR2
@@ -22,7 +25,7 @@ _MOST_REPORTED = 500
 _RESCAN_SECONDS = 0.01
 
 
-def watch_attempt(launch: Launch, descriptors: Sequence[int], report: int, supervisor: int) -> NoReturn:
+def watch_attempt(launch: Launch, descriptors: Sequence[int], report: int, walls: Walls | None) -> NoReturn:
     """Runs the attempt below this process, writes one line of JSON about it to `report` and ends.
 
     Expects STOP, KILL and SIGCHLD to be blocked.
@@ -30,20 +33,41 @@ def watch_attempt(launch: Launch, descriptors: Sequence[int], report: int, super
     try:
         os.setsid()
         prctl.adopt_orphans()
-        prctl.die_with(supervisor, KILL)
+        prctl.signal_at_parents_end(KILL)
         os.dup2(report, plugin_process.REPORT_DESCRIPTOR, inheritable=False)
-        shim = os.getpid()
-        main = os.fork()
-        if main == 0:
-            plugin_process.become_plugin(launch, descriptors, shim)
-        os.closerange(plugin_process.REPORT_DESCRIPTOR + 1, plugin_process.LARGEST_DESCRIPTOR)
-        status = _wait_for(main)
-        killed = _kill_the_rest()
-        os.write(plugin_process.REPORT_DESCRIPTOR, _report(status, killed))
+        if _is_heard() and _is_enclosed(launch, walls):
+            _run(launch, descriptors, walls)
     except OSError as error:
-        plugin_process.report_failure(error, launch)
+        plugin_process.report_failure("spawnFailure", error, launch)
     finally:
         os._exit(os.EX_OK)
+
+
+def _is_heard() -> bool:
+    """Whether the supervisor still lives: before its end could be signalled it may have ended."""
+    poll = select.poll()
+    poll.register(plugin_process.REPORT_DESCRIPTOR, 0)
+    return not poll.poll(0)
+
+
+def _is_enclosed(launch: Launch, walls: Walls | None) -> bool:
+    try:
+        confine.enclose(launch, walls)
+    except OSError as error:
+        plugin_process.report_failure("sandboxFailure", error, launch)
+        return False
+    return True
+
+
+def _run(launch: Launch, descriptors: Sequence[int], walls: Walls | None) -> None:
+    shim = os.getpid()
+    main = os.fork()
+    if main == 0:
+        plugin_process.become_plugin(launch, descriptors, shim, walls)
+    os.closerange(plugin_process.REPORT_DESCRIPTOR + 1, plugin_process.LARGEST_DESCRIPTOR)
+    status = _wait_for(main)
+    killed = _kill_the_rest()
+    os.write(plugin_process.REPORT_DESCRIPTOR, _report(status, killed))
 
 
 def _wait_for(main: int) -> int:

@@ -3,12 +3,14 @@
 It is executed by the agent, imports what plugins need once, and forks from there. It lives as long as the agent's end
 of its control socket (its standard input); when that is gone, every tree is killed before it ends.
 
-Run as `python -I -m towline_agent.supervisor [package ...]`; the packages are imported with all their modules.
+Run as `python -P -m towline_agent.supervisor POLICY [package ...]`: the policy is JSON, the packages are imported with
+all their modules.
 """
 
 import errno
 import gc
 import importlib
+import json
 import os
 import pkgutil
 import select
@@ -20,6 +22,9 @@ import time
 from towline_agent import plugin_process, prctl, process_tree, shim
 from towline_agent.control_channel import ControlChannel, Message, decode_launch, encode_exit
 from towline_agent.execution import EndReason, Exit, Launch
+from towline_agent.sandbox import canary, confine, namespaces, syscalls
+from towline_agent.sandbox.confine import Walls
+from towline_agent.sandbox.levels import Level, Policy
 from towline_agent.watched_attempt import Rung, WatchedAttempt
 
 _PUSHES = {"stop": Rung.STOPPING, "kill": Rung.KILLING}
@@ -30,8 +35,9 @@ _DEAF_TO = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, shim.S
 class SupervisorLoop:
     """Serves one agent until it is gone."""
 
-    def __init__(self, channel: ControlChannel) -> None:
+    def __init__(self, channel: ControlChannel, walls: Walls | None) -> None:
         self._channel = channel
+        self._walls = walls
         self._poll = select.poll()
         self._attempts: dict[str, WatchedAttempt] = {}
         self._key_of_report: dict[int, str] = {}
@@ -81,9 +87,11 @@ class SupervisorLoop:
 
     def _launch(self, launch: Launch, descriptors: list[int]) -> None:
         try:
-            attempt = _fork_shim(launch, descriptors)
+            attempt = self._fork_shim(launch, descriptors)
         except OSError as error:
-            self._answer(launch.key, Exit(EndReason.SPAWN_FAILED, message=f"fork: {error.strerror}"))
+            confined = launch.confinement.level >= Level.L3
+            reason = EndReason.SANDBOX_FAILED if confined else EndReason.SPAWN_FAILED
+            self._answer(launch.key, Exit(reason, message=f"fork: {error.strerror}"))
             return
         finally:
             for descriptor in descriptors:
@@ -130,22 +138,22 @@ class SupervisorLoop:
         shims = {attempt.shim_pid for attempt in self._attempts.values()}
         return [pid for pid in process_tree.children_of(os.getpid()) if pid not in shims]
 
-
-def _fork_shim(launch: Launch, descriptors: list[int]) -> WatchedAttempt:
-    if len(descriptors) != plugin_process.count_descriptors(launch):
-        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # the kernel drops those for which there is no room
-    started, supervisor = time.monotonic(), os.getpid()
-    report, shim_end = os.pipe()
-    try:
-        shim_pid = os.fork()
-        if shim_pid == 0:
-            shim.watch_attempt(launch, descriptors, shim_end, supervisor)
-    except OSError:
-        os.close(report)
-        raise
-    finally:
-        os.close(shim_end)
-    return WatchedAttempt(launch, shim_pid, report, started)
+    def _fork_shim(self, launch: Launch, descriptors: list[int]) -> WatchedAttempt:
+        if len(descriptors) != plugin_process.count_descriptors(launch):
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # the kernel drops those for which there is no room
+        started = time.monotonic()
+        report, shim_end = os.pipe()
+        try:
+            own = namespaces.needed(launch.confinement)
+            shim_pid = syscalls.fork_into(own) if own else os.fork()
+            if shim_pid == 0:
+                shim.watch_attempt(launch, descriptors, shim_end, self._walls)
+        except OSError:
+            os.close(report)
+            raise
+        finally:
+            os.close(shim_end)
+        return WatchedAttempt(launch, shim_pid, report, started)
 
 
 def import_package(name: str) -> None:
@@ -155,7 +163,7 @@ def import_package(name: str) -> None:
         importlib.import_module(module.name)
 
 
-def main(packages: list[str]) -> None:
+def main(policy: Policy, packages: list[str]) -> None:
     """Runs the supervisor on the socket that is its standard input."""
     os.setsid()
     signal.pthread_sigmask(signal.SIG_BLOCK, _DEAF_TO)
@@ -164,12 +172,13 @@ def main(packages: list[str]) -> None:
     prctl.refuse_inspection()
     plugin_process.inherit_limits()
     plugin_process.reserve_descriptors()
-    for package in packages:
+    for package in (*packages, canary.__package__):
         import_package(package)
+    walls = confine.prepare(policy)
     gc.collect()
     gc.freeze()
-    SupervisorLoop(ControlChannel(socket.socket(fileno=0))).serve()
+    SupervisorLoop(ControlChannel(socket.socket(fileno=0)), walls).serve()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(Policy(**json.loads(sys.argv[1])), sys.argv[2:])

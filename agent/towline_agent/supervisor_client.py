@@ -11,6 +11,7 @@ from typing import Self
 from towline_agent.attempt_pipes import AttemptPipes
 from towline_agent.control_channel import ControlChannel, Message, MessageTooLargeError, decode_exit, encode_launch
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput
+from towline_agent.sandbox.levels import SYSTEM_ONLY, Policy
 from towline_agent.supervisor_process import SupervisorProcess
 
 BUILTIN_PACKAGES = ("towline_plugins",)
@@ -21,24 +22,25 @@ _CLOSE_SECONDS = 10.0
 class ProcessSupervisor:
     """The `Supervisor` of a real agent. Started anywhere, it belongs to the event loop of its first `run`."""
 
-    def __init__(self, process: SupervisorProcess, packages: Sequence[str]) -> None:
+    def __init__(self, process: SupervisorProcess, packages: Sequence[str], policy: Policy) -> None:
         self._process: SupervisorProcess | None = process
         self._packages = packages
+        self._policy = policy
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[str, asyncio.Future[Exit]] = {}
         self._gone = asyncio.Event()
         self._closed = False
 
     @classmethod
-    def start(cls, packages: Sequence[str] = BUILTIN_PACKAGES) -> Self:
+    def start(cls, packages: Sequence[str] = BUILTIN_PACKAGES, policy: Policy = SYSTEM_ONLY) -> Self:
         """Starts the supervisor process, which imports `packages` once for all attempts; blocks until it is ready.
 
         Raises:
             SupervisorStartError: It ended instead.
         """
-        process = SupervisorProcess.spawn(packages)
+        process = SupervisorProcess.spawn(packages, policy)
         process.wait_until_ready()
-        return cls(process, packages)
+        return cls(process, packages, policy)
 
     async def run(self, launch: Launch, on_output: OnOutput) -> Exit:
         """Runs an attempt to its end; if cancelled, kills the tree first."""
@@ -110,7 +112,7 @@ class ProcessSupervisor:
 
     def _listening_channel(self) -> ControlChannel:
         if self._process is None:
-            self._process = SupervisorProcess.spawn(self._packages)
+            self._process = SupervisorProcess.spawn(self._packages, self._policy)
             self._loop = None
             self._gone.clear()
         channel = self._process.channel

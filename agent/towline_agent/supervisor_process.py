@@ -3,16 +3,18 @@
 It gets nothing of the agent's: not its environment, not its descriptors but the control socket as standard input.
 """
 
+import json
 import os
 import select
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Self
 
 from towline_agent.control_channel import ControlChannel
+from towline_agent.sandbox.levels import Policy
 
 _READY_SECONDS = 60
 _ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8"}
@@ -30,12 +32,13 @@ class SupervisorProcess:
     channel: ControlChannel
 
     @classmethod
-    def spawn(cls, packages: Sequence[str]) -> Self:
+    def spawn(cls, packages: Sequence[str], policy: Policy) -> Self:
         """Starts a supervisor by `vfork` and `exec`, so that it may also be done after gRPC has started."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
+            module = ("-m", "towline_agent.supervisor", json.dumps(asdict(policy)), *packages)
             popen = subprocess.Popen(  # noqa: S603 - this interpreter and a module of ours
-                [sys.executable, "-P", "-X", "utf8", "-m", "towline_agent.supervisor", *packages],
+                [sys.executable, "-P", "-X", "utf8", *module],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 env=_ENVIRONMENT,

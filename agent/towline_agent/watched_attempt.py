@@ -106,6 +106,8 @@ class WatchedAttempt:
     def _reason(self, facts: Facts) -> tuple[EndReason, int, str]:
         if "spawnFailure" in facts:
             return EndReason.SPAWN_FAILED, _NO_STATUS, facts["spawnFailure"]
+        if "sandboxFailure" in facts:
+            return EndReason.SANDBOX_FAILED, _NO_STATUS, facts["sandboxFailure"]
         if "status" not in facts:
             return self.cause or EndReason.SIGNALED, facts["shimStatus"], "the parent of the processes was killed"
         status = facts["status"]

@@ -1,0 +1,199 @@
+"""Finds out what the sandbox is worth on this host: canaries attack from inside each level, and one without any.
+
+A feature holds only if every attack on it was refused. An attack that is refused to the unconfined canary too proves
+nothing, which is said. A level is usable if its canary, confined exactly as a plugin is, found all its features
+holding and could do what honest plugins do.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final
+
+from towline_agent.execution import EndReason, Exit, Launch, OutputStream, Supervisor
+from towline_agent.files import reachable_folder, remove_tree
+from towline_agent.sandbox import bait
+from towline_agent.sandbox.levels import FEATURES_OF, Confinement, Feature, Level, Network
+from towline_agent.sandbox.standing import Standing
+
+ATTACKS_ON: Final[Mapping[Feature, tuple[str, ...]]] = MappingProxyType(
+    {
+        Feature.NO_NEW_PRIVILEGES: ("gain_privileges",),
+        Feature.RESOURCE_LIMITS: ("write_large_file", "raise_limits"),
+        Feature.AGENT_HIDDEN: ("read_environment", "trace"),
+        Feature.TREE_KILLED: ("outlive",),
+        Feature.NOT_ROOT: ("be_root",),
+        Feature.FILES_CONFINED: ("read_file", "read_by_link", "write_file"),
+        Feature.SYSTEM_CALLS_FILTERED: ("trace_own_child", "make_mount_namespace", "mount"),
+        Feature.SOCKETS_FILTERED: ("connect_tcp", "send_udp", "open_vsock"),
+        Feature.SIGNALS_SCOPED: ("signal", "connect_abstract"),
+        Feature.OWN_ROOT: ("see_file",),
+        Feature.OWN_PROCESSES: ("see_process",),
+        Feature.OWN_NETWORK: ("connect_tcp", "send_udp", "connect_abstract"),
+        Feature.OWN_TMP: ("fill_tmp",),
+        Feature.NO_CAPABILITIES: ("use_capability",),
+        Feature.NO_USER_NAMESPACES: ("make_user_namespace",),
+    }
+)
+_CANARIES: Final = (
+    Confinement(Level.L1),
+    Confinement(Level.L2, Network.FILTERED),
+    Confinement(Level.L3, Network.OWN),
+)
+_TIMEOUT_SECONDS: Final = 20.0
+_OUTPUT_BYTES: Final = 64 * 1024
+_ENTRY_POINT: Final = "python:towline_agent.sandbox.canary:run"
+_NO_CGROUPS: Final = "control groups are not used yet by this version"
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """What the operator of the agent decides about the sandbox."""
+
+    most: Level = Level.L4
+    """Attempts get no stronger level."""
+    allow_root: bool = False
+    """Plugins may run as root above L0."""
+    uids: range = range(0)
+    """Users that plugins of an agent that is root run as, one per slot; the last one is the canaries'."""
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Why each attack failed; empty if it did not. `broken`: the canary could not do its work."""
+
+    refusals: Mapping[str, str]
+    broken: str = ""
+
+    def refused(self, feature: Feature) -> bool:
+        """Whether every attack on a feature was refused."""
+        return not self.broken and all(self.refusals.get(attack) for attack in ATTACKS_ON[feature])
+
+    def why_not(self, feature: Feature) -> str:
+        """Says why a feature does not hold."""
+        if self.broken:
+            return self.broken
+        succeeded = [attack for attack in ATTACKS_ON[feature] if not self.refusals.get(attack)]
+        return f"the attack {', '.join(succeeded)} succeeded"
+
+
+async def probe(supervisor: Supervisor, folder: Path, operator: Operator) -> Standing:
+    """Sends out the canaries, all at the same time, and returns what the host stands for.
+
+    `folder` is where their work folders are made: in the same place as those of plugins.
+    """
+    uid = operator.uids[-1] if os.geteuid() == 0 and operator.uids and not operator.allow_root else None
+    async with bait.laid_out(uid) as laid:
+        free = _send(supervisor, folder, Confinement(Level.L0), laid | {"agent": laid["pid"]})
+        confined = [_send(supervisor, folder, Confinement(each.level, each.network, uid), laid) for each in _CANARIES]
+        unconfined, *found = await asyncio.gather(free, *confined)
+    by_level = {each.level: findings for each, findings in zip(_CANARIES, found, strict=True)}
+    return replace(judge(by_level, unconfined, operator), kernel=platform.release(), probed_at=time.time())
+
+
+def judge(by_level: Mapping[Level, Findings], unconfined: Findings, operator: Operator) -> Standing:
+    """Returns the standing that the findings of the canaries give; the features are those of the strongest one."""
+    usable = [level for level in by_level if all(_holds(by_level[level], each, operator) for each in _up_to(level))]
+    level = max((level for level in usable if level <= operator.most), default=Level.L0)
+    best = by_level[max((level for level in by_level if not by_level[level].broken), default=Level.L1)]
+    missing = dict.fromkeys(FEATURES_OF[Level.L4], _NO_CGROUPS)
+    for feature in ATTACKS_ON:
+        if not _holds(best, feature, operator):
+            missing[feature] = _why_not(by_level, best, feature)
+        elif operator.most < _level_of(feature):
+            missing[feature] = f"the agent is set to {operator.most.name} at most"
+    features = tuple(feature for feature in ATTACKS_ON if feature not in missing)
+    unproven = {feature: why for feature in features if (why := _refused_to_all(unconfined, feature))}
+    return Standing(level, features, missing, unproven, frozenset({Level.L0, *usable}))
+
+
+def _up_to(level: Level) -> list[Feature]:
+    return [feature for each, features in FEATURES_OF.items() if each <= level for feature in features]
+
+
+def _level_of(feature: Feature) -> Level:
+    return next((level for level, features in FEATURES_OF.items() if feature in features), Level.L2)
+
+
+def _holds(findings: Findings, feature: Feature, operator: Operator) -> bool:
+    if feature is Feature.NOT_ROOT and operator.allow_root:
+        return not findings.broken
+    return findings.refused(feature)
+
+
+def _why_not(by_level: Mapping[Level, Findings], best: Findings, feature: Feature) -> str:
+    own = by_level.get(_level_of(feature), best)
+    return own.why_not(feature) if own.broken else best.why_not(feature)
+
+
+def _refused_to_all(unconfined: Findings, feature: Feature) -> str:
+    refused = [f"{name}: {why}" for name in ATTACKS_ON[feature] if (why := unconfined.refusals.get(name))]
+    return "; ".join(refused)
+
+
+async def _send(supervisor: Supervisor, folder: Path, confinement: Confinement, laid: Mapping[str, Any]) -> Findings:
+    root = folder / f"canary-{confinement.level.name}"
+    work = await asyncio.to_thread(_make, root, confinement.uid)
+    errors = bytearray()
+
+    def keep(stream: OutputStream, data: bytes) -> None:
+        errors.extend(data if stream is OutputStream.STDERR else b"")
+
+    try:
+        ended = await supervisor.run(_launch(work, confinement, laid), keep)
+        return await asyncio.to_thread(_read, ended, errors.decode(errors="replace"), work)
+    finally:
+        await asyncio.to_thread(remove_tree, root)
+
+
+def _make(root: Path, uid: int | None) -> Path:
+    reachable_folder(root)
+    for name in ("artifacts", "work"):
+        (root / name).mkdir(mode=0o700)
+        if uid is not None:
+            os.chown(root / name, uid, uid)
+    return root / "work"
+
+
+def _launch(work: Path, confinement: Confinement, laid: Mapping[str, Any]) -> Launch:
+    top = confinement.level or Level.L4
+    names = {name for feature, attacks in ATTACKS_ON.items() if _level_of(feature) <= top for name in attacks}
+    return Launch(
+        key=f"canary-{confinement.level.name}",
+        entry_point=_ENTRY_POINT,
+        work_dir=work,
+        artifacts_dir=work.parent / "artifacts",
+        plugin_dir=None,
+        environment={"PATH": os.defpath, "TMPDIR": str(work)},
+        stdin=json.dumps({"config": {**laid, "attacks": sorted(names)}}).encode(),
+        timeout_seconds=_TIMEOUT_SECONDS,
+        memory_bytes=bait.MEMORY_BYTES,
+        output_bytes=_OUTPUT_BYTES,
+        confinement=confinement,
+    )
+
+
+def _read(ended: Exit, errors: str, work: Path) -> Findings:
+    if ended.reason is not EndReason.EXITED or ended.exit_code != 0:
+        return Findings({}, ended.message or (errors.strip().splitlines() or [f"it ended: {ended.reason}"])[-1])
+    refusals: dict[str, str] = json.loads(ended.result)
+    if not refusals.get("outlive"):
+        refusals["outlive"] = _killed_with_tree(work)
+    return Findings(refusals)
+
+
+def _killed_with_tree(work: Path) -> str:
+    """The process that was to outlive its tree holds a lock for as long as it lives."""
+    with (work / "alive").open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return ""
+    return "killed with its tree"
