@@ -23,8 +23,11 @@ from towline_agent.clock import Backoff, SystemClock
 from towline_agent.control_plane import CredentialRefused, SessionReplaced
 from towline_agent.enrollment import Identity, NotEnrolled
 from towline_agent.execution import Supervisor
-from towline_agent.files import lock_folder, private_folder, write_private
+from towline_agent.files import lock_folder, private_folder, reachable_folder, write_private
 from towline_agent.notify import ServiceManager, WatchedRenewal
+from towline_agent.sandbox.levels import Level, Policy
+from towline_agent.sandbox.probe import Operator, probe
+from towline_agent.sandbox.standing import Standing
 from towline_agent.settings import Settings
 from towline_agent.telemetry import configure_logging
 
@@ -77,7 +80,8 @@ def _run(settings: Settings) -> ExitCode:
     # The supervisor forks, gRPC must never see a fork: it starts before gRPC is imported.
     from towline_agent.supervisor_client import ProcessSupervisor
 
-    supervisor = ProcessSupervisor.start()
+    policy = Policy(tuple(map(str, settings.readable)), str(settings.state_dir.resolve()))
+    supervisor = ProcessSupervisor.start(policy=policy)
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
     if sys.platform == "linux":
         prctl.refuse_inspection()
@@ -106,7 +110,8 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
     service_manager = ServiceManager()
     service_manager.waiting(f"waits for {settings.server}")
     try:
-        await _live(settings, await _identity(settings), supervisor, signals, service_manager)
+        standing = await _standing(settings, supervisor)  # starts processes: done before gRPC is there
+        await _live(settings, await _identity(settings), supervisor, signals, service_manager, standing)
     except asyncio.CancelledError:
         return ExitCode.OK if signals.count == 1 else ExitCode.STOPPED_AT_ONCE
     finally:
@@ -115,7 +120,12 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
 
 
 async def _live(
-    settings: Settings, identity: Identity, supervisor: Supervisor, signals: _Signals, service_manager: ServiceManager
+    settings: Settings,
+    identity: Identity,
+    supervisor: Supervisor,
+    signals: _Signals,
+    service_manager: ServiceManager,
+    standing: Standing,
 ) -> None:
     from towline_agent.agent import Agent, Options, describe
     from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
@@ -130,9 +140,11 @@ async def _live(
         ThreadPulse(WatchedRenewal(renewal, alive)),
         supervisor,
         Options(
-            info=describe(settings.slots, settings.labels, version("towline"), settings.plugins),
+            info=describe(settings.slots, settings.labels, version("towline"), settings.plugins, standing),
             state_dir=settings.state_dir.absolute(),
-            surroundings=Surroundings(settings.http_allow, os.environ.get("PATH", os.defpath)),
+            surroundings=Surroundings(
+                settings.http_allow, os.environ.get("PATH", os.defpath), standing, _operator(settings).users
+            ),
             drain_seconds=settings.drain_seconds,
         ),
         _free_memory,
@@ -145,6 +157,23 @@ async def _live(
         await agent.run()
     finally:
         await control_plane.close()
+
+
+async def _standing(settings: Settings, supervisor: Supervisor) -> Standing:
+    operator = _operator(settings)
+    folder = settings.state_dir.absolute() / "canaries"
+    if operator.users:
+        reachable_folder(settings.state_dir)
+    standing = await probe(supervisor, reachable_folder(folder), operator)
+    log.info("sandbox_probed", level=standing.level.name, features=len(standing.features))
+    if standing.level is Level.L0 and settings.sandbox != Level.L0.name:
+        log.warning("plugins_unconfined", missing=dict(standing.missing))
+    return standing
+
+
+def _operator(settings: Settings) -> Operator:
+    most = Level.L4 if settings.sandbox == "auto" else Level[settings.sandbox]
+    return Operator(most, settings.allow_root, settings.uids if os.geteuid() == 0 else range(0))
 
 
 def _free_memory() -> int:

@@ -14,11 +14,11 @@ from pathlib import Path
 import structlog
 
 from towline.v1.agent_pb2 import AgentInfo
-from towline.v1.sandbox_pb2 import Sandbox
 from towline_agent.attempts import Attempts
 from towline_agent.bundles import Bundles
 from towline_agent.clock import Clock, Signal
 from towline_agent.control_plane import AgentMustStop, ControlPlane
+from towline_agent.demands import describe_sandbox
 from towline_agent.execution import Supervisor
 from towline_agent.heartbeat import Heartbeat
 from towline_agent.holdings import Holdings
@@ -29,6 +29,7 @@ from towline_agent.outbox import Outbox
 from towline_agent.pull import PullLoop
 from towline_agent.pulse import Pulse
 from towline_agent.report import ReportLoop
+from towline_agent.sandbox.standing import UNPROVED, Standing
 from towline_agent.session import Ended, Fenced, Notice, Renewed, Session
 from towline_agent.spool import ResultSpool
 from towline_agent.workshop import Surroundings, Workshop
@@ -49,7 +50,13 @@ class Options:
     drain_seconds: float = 30.0
 
 
-def describe(slots: int, labels: Mapping[str, str], version: str, plugins: Sequence[str] = ()) -> AgentInfo:
+def describe(
+    slots: int,
+    labels: Mapping[str, str],
+    version: str,
+    plugins: Sequence[str] = (),
+    standing: Standing = UNPROVED,
+) -> AgentInfo:
     """What this machine says of itself."""
     system = f"{platform.system()}/{platform.machine()}".lower()
     return AgentInfo(
@@ -58,7 +65,7 @@ def describe(slots: int, labels: Mapping[str, str], version: str, plugins: Seque
         version=version,
         hostname=platform.node(),
         platform=system,
-        sandbox=Sandbox(level=Sandbox.L0),
+        sandbox=describe_sandbox(standing),
         plugins=plugins,
     )
 
@@ -90,7 +97,9 @@ class Agent:
         self._outbox = Outbox(ResultSpool(options.state_dir / "results"), clock)
         self._logs = LogSpool(options.state_dir / "logs", clock)
         self._log_stream = LogStream(control_plane, self._session, clock)
-        self._bundles = Bundles(options.state_dir / "plugins", control_plane, clock)
+        self._bundles = Bundles(
+            options.state_dir / "plugins", control_plane, clock, shared=bool(options.surroundings.uids)
+        )
         self._workshop = Workshop(options.state_dir / "work", self._bundles, options.surroundings)
         logs = (self._logs, self._log_stream)
         self._attempts = Attempts(self._holdings, self._intake.slots, supervisor, self._workshop, logs, self._outbox)

@@ -1,8 +1,8 @@
 """Unpacks plugin bundles, which are written by strangers: regular files and folders only, inside the target only.
 
 Links, devices, absolute or climbing paths, names that collide, and archives that grow beyond their bounds are refused.
-What was unpacked of a refused bundle is never run, and the caller removes it. Files are read-only; folders stay
-removable by their owner.
+What was unpacked of a refused bundle is never run, and the caller removes it. Files are read-only, and
+readable by the users of plugins: the folder of the cache keeps others out. Folders stay removable by their owner.
 """
 
 import gzip
@@ -29,7 +29,7 @@ class BadBundle(Exception):
 
 def unpack(bundle: Path, target: Path) -> None:
     """Unpacks a gzip-compressed tar into the new folder `target`, or raises BadBundle."""
-    target.mkdir(mode=0o700)
+    target.mkdir(mode=0o755)
     bound = min(MAX_BYTES, max(FREE_BYTES, bundle.stat().st_size * MAX_RATIO))
     try:
         with gzip.GzipFile(bundle) as unzipped, _open_tar(unzipped, bound) as archive:
@@ -40,7 +40,7 @@ def unpack(bundle: Path, target: Path) -> None:
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise BadBundle(f"not a gzip-compressed tar: {error}") from error
     for folder, _, _ in os.walk(target):
-        Path(folder).chmod(0o700)  # those that no entry named got the process's default mode
+        Path(folder).chmod(0o755)  # those that no entry named got the process's default mode
 
 
 def _open_tar(unzipped: gzip.GzipFile, bound: int) -> tarfile.TarFile:
@@ -67,9 +67,9 @@ def _unpack_entry(archive: tarfile.TarFile, entry: tarfile.TarInfo, target: Path
     path = _inside(target, entry.name)
     try:
         if entry.isdir():
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
         elif entry.isreg() and not entry.issparse():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             _write(archive, entry, path)
         else:
             raise BadBundle(f"{entry.name!r} is neither a file nor a folder")
@@ -90,10 +90,11 @@ def _write(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None
     source = archive.extractfile(entry)
     if source is None:
         raise BadBundle(f"{entry.name!r} has no content")
-    mode = 0o500 if entry.mode & 0o100 else 0o400
+    mode = 0o555 if entry.mode & 0o100 else 0o444
     # O_EXCL: no entry can write through or over what an earlier one made.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with source, os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, mode)  # whatever the process's umask
         while block := source.read(_BLOCK):
             file.write(block)
         if file.tell() != entry.size:

@@ -13,19 +13,23 @@ import structlog
 from towline.v1.agent_service_pb2 import AttemptResult, Directive, Offer
 from towline_agent.attempt_redaction import AttemptRedaction
 from towline_agent.bundles import BundleUnavailable
+from towline_agent.demands import level_message
 from towline_agent.execution import EndReason, Exit, Supervisor
 from towline_agent.holdings import Attempt, Holdings, lease_key
 from towline_agent.lifecycle import Action, Event
 from towline_agent.log_spool import AttemptLog, LogSpool
 from towline_agent.log_stream import LogStream
 from towline_agent.outbox import Outbox
-from towline_agent.outcomes import Evidence, decide, failed, not_prepared
+from towline_agent.outcomes import Evidence, decide, failed, not_prepared, sandbox_unavailable
+from towline_agent.sandbox.standing import SandboxUnavailable
 from towline_agent.slots import Slots
 from towline_agent.workshop import Workshop
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 _DIRECTED = MappingProxyType({Directive.CANCEL: Event.CANCEL, Directive.RELEASE: Event.RELEASE})
+
+_NEVER_STARTED = frozenset({EndReason.SPAWN_FAILED, EndReason.SANDBOX_FAILED})
 
 
 class Attempts:
@@ -141,6 +145,8 @@ class Attempts:
             end = await self._supervisor.run(launch, redaction.write)
         except BundleUnavailable as error:
             return failed(error.failure)
+        except SandboxUnavailable as error:
+            return failed(sandbox_unavailable(str(error)))
         except OSError as error:
             return failed(not_prepared(error))
         except Exception as error:
@@ -149,7 +155,10 @@ class Attempts:
         if end.killed:
             output.note(f"{len(end.killed)} processes outlived the plugin and were killed")
         redaction.finish()
-        return _decide(attempt, end, output)
+        result = _decide(attempt, end, output)
+        if end.reason not in _NEVER_STARTED:
+            result.sandbox_level = level_message(launch.confinement.level)
+        return result
 
     async def _live(self, attempt: Attempt, output: AttemptLog, redaction: AttemptRedaction) -> None:
         work = self._work[attempt.key]

@@ -16,7 +16,7 @@ from towline.v1.run_pb2 import Failure
 from towline_agent.archive import BadBundle, unpack
 from towline_agent.clock import Backoff, Clock, Signal
 from towline_agent.control_plane import ControlPlane, ControlPlaneError, RequestRefused, Unavailable
-from towline_agent.files import private_folder, remove_tree, write_private
+from towline_agent.files import private_folder, reachable_folder, remove_tree, write_private
 from towline_agent.outcomes import bundle_unavailable
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -37,8 +37,8 @@ class BundleUnavailable(Exception):
 class Bundles:
     """The cache folder and the fetches under way."""
 
-    def __init__(self, folder: Path, control_plane: ControlPlane, clock: Clock) -> None:
-        self._folder = private_folder(folder)
+    def __init__(self, folder: Path, control_plane: ControlPlane, clock: Clock, *, shared: bool = False) -> None:
+        self._folder = reachable_folder(folder) if shared else private_folder(folder)
         self._control_plane = control_plane
         self._clock = clock
         self._fetches: dict[str, asyncio.Task[Path]] = {}
@@ -105,7 +105,9 @@ class Bundles:
                 file.write(chunk)
 
     def _marker(self, digest: str) -> Path:
-        return self._folder / f"{digest}.verified"
+        return (
+            self._folder / f"{digest}.unpacked"
+        )  # another name than when other users could not read what was unpacked
 
 
 def _install(digest: str, part: Path, folder: Path) -> None:

@@ -75,6 +75,11 @@ def not_prepared(error: Exception) -> Failure:
     return _failure(TRANSIENT, "SPAWN_FAILED", "The agent could not prepare the attempt", str(error))
 
 
+def sandbox_unavailable(reason: str) -> Failure:
+    """A failure of an agent that cannot confine the attempt as it must: another one may."""
+    return _failure(TRANSIENT, "SANDBOX_UNAVAILABLE", "The agent cannot confine the plugin as it must be", reason)
+
+
 def _exited(end: Exit, evidence: Evidence) -> AttemptResult:
     return _succeeded(end, evidence) if end.exit_code == 0 else _exited_with_error(end, evidence)
 
@@ -183,6 +188,10 @@ def _not_spawned(end: Exit, evidence: Evidence) -> AttemptResult:
     return failed(_failure(PERMANENT, "SPAWN_FAILED", "The plugin could not be started", cause))
 
 
+def _not_confined(end: Exit, _evidence: Evidence) -> AttemptResult:
+    return failed(sandbox_unavailable(end.message))
+
+
 def _supervisor_lost(end: Exit, evidence: Evidence) -> AttemptResult:
     cause = _with_last_errors(end.message, evidence)
     return _lost("The agent lost control of the attempt", cause)
@@ -200,6 +209,7 @@ _BY_REASON: MappingProxyType[EndReason, Callable[[Exit, Evidence], AttemptResult
         EndReason.MEMORY_LIMIT: _over_memory,
         EndReason.STOPPED: _stopped,
         EndReason.SPAWN_FAILED: _not_spawned,
+        EndReason.SANDBOX_FAILED: _not_confined,
         EndReason.SUPERVISOR_LOST: _supervisor_lost,
     }
 )

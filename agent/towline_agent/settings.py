@@ -3,18 +3,21 @@
 Refuses what could not work (a name that the control plane would refuse, no slots) before anything is started.
 """
 
+import os
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from towline_sdk import servers
 
 Servers = Annotated[str, AfterValidator(servers.checked)]
 
+_UIDS = re.compile(r"(\d{1,10})-(\d{1,10})")
+_NO_UID = 2**32 - 1
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 
 
@@ -47,6 +50,16 @@ class Settings(BaseSettings):
     """File that holds the enrollment token; read at the first start only."""
     http_allow: str = Field("", validation_alias="TOWLINE_HTTP_ALLOW")
     """Private hosts and networks that HTTP_REQUEST may reach, separated by commas."""
+    sandbox: Literal["auto", "L0", "L1", "L2", "L3", "L4"] = Field("auto", validation_alias="TOWLINE_AGENT_SANDBOX")
+    """The strongest sandbox that plugins get; `auto`: the strongest that the host proves to have."""
+    uids: Annotated[range, NoDecode] = Field(range(60600, 61184), validation_alias="TOWLINE_AGENT_UIDS")
+    """Users, `first-last`, that an agent that is root runs plugins as; they need no accounts."""
+    allow_root: bool = Field(default=False, validation_alias="TOWLINE_AGENT_ALLOW_ROOT")
+    """Lets an agent that is root run plugins as root, without capabilities, above L0."""
+    readable: Annotated[list[Path], NoDecode] = Field(
+        default_factory=list[Path], validation_alias="TOWLINE_AGENT_READABLE"
+    )
+    """Paths that plugins may read from L2 on, beside the system and the interpreter; separated by commas."""
     drain_seconds: float = Field(30.0, ge=0, validation_alias="TOWLINE_AGENT_DRAIN_SECONDS")
     """How long a stopping agent waits for the attempts that run."""
     ready_file: Path | None = Field(None, validation_alias="TOWLINE_READY_FILE")
@@ -75,6 +88,37 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return [name.strip() for name in value.split(",") if name.strip()]
+
+    @field_validator("readable", mode="before")
+    @classmethod
+    def _split_readable(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return [path.strip() for path in value.split(",") if path.strip()]
+
+    @field_validator("readable")
+    @classmethod
+    def _check_readable(cls, value: list[Path]) -> list[Path]:
+        if any(not path.is_absolute() for path in value):
+            raise ValueError("paths must be absolute")
+        return value
+
+    @field_validator("uids", mode="before")
+    @classmethod
+    def _read_uids(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        found = _UIDS.fullmatch(value.strip())
+        if found is None or not 0 < int(found[1]) <= int(found[2]) < _NO_UID:
+            raise ValueError("users are written as first-last, such as 60600-61183, without 0")
+        return range(int(found[1]), int(found[2]) + 1)
+
+    @model_validator(mode="after")
+    def _check_users(self) -> Self:
+        needed = 2 * self.slots + 1
+        if os.geteuid() == 0 and not self.allow_root and len(self.uids) < needed:
+            raise ValueError(f"{self.slots} slots need {needed} users, and TOWLINE_AGENT_UIDS has {len(self.uids)}")
+        return self
 
     @field_validator("enrollment_token", "enrollment_token_file", "ready_file", mode="before")
     @classmethod

@@ -19,10 +19,10 @@ import socket
 import sys
 import time
 
-from towline_agent import plugin_process, prctl, process_tree, shim
+from towline_agent import plugin_process, prctl, process_tree, sandbox, shim
 from towline_agent.control_channel import ControlChannel, Message, decode_launch, encode_exit
 from towline_agent.execution import EndReason, Exit, Launch
-from towline_agent.sandbox import canary, confine, namespaces, syscalls
+from towline_agent.sandbox import confine, namespaces, syscalls
 from towline_agent.sandbox.confine import Walls
 from towline_agent.sandbox.levels import Level, Policy
 from towline_agent.watched_attempt import Rung, WatchedAttempt
@@ -172,7 +172,7 @@ def main(policy: Policy, packages: list[str]) -> None:
     prctl.refuse_inspection()
     plugin_process.inherit_limits()
     plugin_process.reserve_descriptors()
-    for package in (*packages, canary.__package__):
+    for package in (*packages, sandbox.__name__):
         import_package(package)
     walls = confine.prepare(policy)
     gc.collect()

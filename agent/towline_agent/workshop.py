@@ -17,8 +17,11 @@ import structlog
 
 from towline.v1.agent_service_pb2 import Lease, Offer
 from towline_agent.bundles import Bundles
+from towline_agent.demands import demand_of
 from towline_agent.execution import Launch
-from towline_agent.files import private_folder, remove_tree
+from towline_agent.files import private_folder, reachable_folder, remove_tree
+from towline_agent.sandbox.standing import UNPROVED, Standing, choose
+from towline_agent.sandbox.users import Users
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
@@ -29,25 +32,41 @@ class Surroundings:
 
     http_allow: str = ""
     search_path: str = os.defpath
+    standing: Standing = UNPROVED
+    """What this host proved to be able to do."""
+    uids: range = range(0)
+    """The users of attempts, if this agent is root."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The folders of one attempt, and the user that they belong to; None: the agent's own."""
+
+    root: Path
+    uid: int | None
 
 
 class Workshop:
     """The folder of work folders, which belongs to this process alone: what is in it at the start is removed."""
 
     def __init__(self, folder: Path, bundles: Bundles, surroundings: Surroundings) -> None:
-        self._folder = private_folder(folder)
+        self._users = Users(surroundings.uids)
+        self._folder = reachable_folder(folder) if surroundings.uids else private_folder(folder)
         self._bundles = bundles
         self._surroundings = surroundings
         self._numbers = itertools.count()
-        self._ready: list[Path] = []
-        self._taken: dict[str, Path] = {}
+        self._ready: list[_Place] = []
+        self._taken: dict[str, _Place] = {}
         for leftover in self._folder.iterdir():
             remove_tree(leftover)
 
     async def prepare(self, offer: Offer, key: str) -> Launch:
-        """Makes the folders and fetches the bundle; raises BundleUnavailable or OSError."""
+        """Makes the folders and fetches the bundle; raises SandboxUnavailable, BundleUnavailable or OSError."""
+        demand = demand_of(offer)
+        choose(self._surroundings.standing, demand, None)
         plugin_dir = await self._bundles.get(offer.plugin.digest) if offer.plugin.digest else None
-        root = self._taken[key] = self._ready.pop() if self._ready else self._make()
+        place = self._taken[key] = self._ready.pop() if self._ready else self._make()
+        root = place.root
         return Launch(
             key=key,
             entry_point=offer.plugin.entry_point,
@@ -60,6 +79,7 @@ class Workshop:
             memory_bytes=offer.limits.memory_bytes,
             output_bytes=offer.limits.output_bytes,
             secrets=secrets_document(offer),
+            confinement=choose(self._surroundings.standing, demand, place.uid),
         )
 
     async def clean(self, key: str) -> None:
@@ -70,17 +90,21 @@ class Workshop:
         try:
             self._ready.append(await asyncio.to_thread(self._renew, used))
         except OSError as error:
-            log.warning("work_folder_left", folder=used.name, reason=str(error))
+            log.warning("work_folder_left", folder=used.root.name, reason=str(error))
 
-    def _renew(self, used: Path) -> Path:
-        remove_tree(used)
+    def _renew(self, used: _Place) -> _Place:
+        remove_tree(used.root)
+        self._users.give_back(used.uid)
         return self._make()
 
-    def _make(self) -> Path:
-        root = self._folder / str(next(self._numbers))
-        for folder in (root, root / "work", root / "tmp", root / "artifacts"):
+    def _make(self) -> _Place:
+        place = _Place(self._folder / str(next(self._numbers)), self._users.take())
+        place.root.mkdir(mode=0o700 if place.uid is None else 0o711)
+        for folder in (place.root / "work", place.root / "tmp", place.root / "artifacts"):
             folder.mkdir(mode=0o700)
-        return root
+            if place.uid is not None:
+                os.chown(folder, place.uid, place.uid)
+        return place
 
     def _environment(self, offer: Offer, root: Path, plugin_dir: Path | None) -> dict[str, str]:
         environment = {

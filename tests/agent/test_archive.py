@@ -93,12 +93,12 @@ def test_files_of_a_bundle_are_read_only_and_its_folders_removable(tmp_path: Pat
     unpack(tmp_path / "bundle", target)
     modes = {str(path.relative_to(target)): path.stat().st_mode & 0o7777 for path in target.rglob("*")}
     assert modes == {
-        "pkg": 0o700,
-        "pkg/mod.py": 0o400,
-        "run": 0o500,
-        "a": 0o700,
-        "a/b": 0o700,
-        "a/b/c.txt": 0o400,
+        "pkg": 0o755,
+        "pkg/mod.py": 0o444,
+        "run": 0o555,
+        "a": 0o755,
+        "a/b": 0o755,
+        "a/b/c.txt": 0o444,
     }
     assert (target / "pkg/mod.py").read_bytes() == b"print()"
-    assert os.stat(target).st_mode & 0o7777 == 0o700
+    assert os.stat(target).st_mode & 0o7777 == 0o755

@@ -83,7 +83,7 @@ def test_what_a_crash_left_half_done_is_made_again(tmp_path: Path) -> None:
         fake = FakeControlPlane(plugins={DIGEST: GOOD})
         folder = await Bundles(tmp_path, fake, FakeClock()).get(DIGEST)
         assert (folder / "run").read_bytes() == b"#!/bin/sh"
-        assert names(tmp_path) == [DIGEST, f"{DIGEST}.verified"]
+        assert names(tmp_path) == [DIGEST, f"{DIGEST}.unpacked"]
 
     run(scenario)
 

@@ -69,7 +69,7 @@ def restrict(launch: Launch, walls: Walls | None) -> None:
     if confinement.level >= Level.L1:
         _limit_resources(launch)
         _own_descriptors(confinement.uid)
-        identity.become(confinement.uid, has_capabilities=confinement.level >= Level.L3 or confinement.uid is not None)
+        identity.become(confinement.uid, has_capabilities=confinement.level >= Level.L3 or os.geteuid() == 0)
     prctl.allow_inspection()
     if confinement.level >= Level.L2:
         known = _known(walls)

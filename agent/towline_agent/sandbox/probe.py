@@ -62,7 +62,17 @@ class Operator:
     allow_root: bool = False
     """Plugins may run as root above L0."""
     uids: range = range(0)
-    """Users that plugins of an agent that is root run as, one per slot; the last one is the canaries'."""
+    """Of an agent that is root."""
+
+    @property
+    def users(self) -> range:
+        """The users that attempts run as, each one attempt at a time; none: as the agent itself."""
+        return range(0) if self.allow_root else self.uids[:-1]
+
+    @property
+    def user_of_canaries(self) -> int | None:
+        """The user that the canaries run as."""
+        return None if self.allow_root or not self.uids else self.uids[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +99,7 @@ async def probe(supervisor: Supervisor, folder: Path, operator: Operator) -> Sta
 
     `folder` is where their work folders are made: in the same place as those of plugins.
     """
-    uid = operator.uids[-1] if os.geteuid() == 0 and operator.uids and not operator.allow_root else None
+    uid = operator.user_of_canaries
     async with bait.laid_out(uid) as laid:
         free = _send(supervisor, folder, Confinement(Level.L0), laid | {"agent": laid["pid"]})
         confined = [_send(supervisor, folder, Confinement(each.level, each.network, uid), laid) for each in _CANARIES]

@@ -4,8 +4,9 @@ Never less than what is demanded: an attempt that cannot be confined so is refus
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from towline_agent.sandbox.levels import Confinement, Feature, Level, Network
 
@@ -39,9 +40,9 @@ class Standing:
     level: Level
     """The strongest that attempts get."""
     features: tuple[Feature, ...] = ()
-    missing: Mapping[Feature, str] | None = None
+    missing: Mapping[Feature, str] = field(default_factory=dict[Feature, str])
     """Why each feature that does not hold does not."""
-    unproven: Mapping[Feature, str] | None = None
+    unproven: Mapping[Feature, str] = field(default_factory=dict[Feature, str])
     """Of features that hold: what this host refuses to everyone, so that refusing it proves nothing."""
     usable: frozenset[Level] = frozenset({Level.L0})
     kernel: str = ""
@@ -59,6 +60,10 @@ class Standing:
     def memory_enforcement(self) -> str:
         """What keeps a plugin within its memory."""
         return "cgroup" if Feature.MEMORY_CGROUP in self.features else "sampled"
+
+
+UNPROVED: Final = Standing(Level.L0)
+"""Of an agent that has not attacked its sandbox."""
 
 
 def choose(standing: Standing, demand: Demand, uid: int | None) -> Confinement:
