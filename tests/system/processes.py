@@ -71,6 +71,8 @@ class Installation:
             "TOWLINE_AGENT_NAME": name,
             "TOWLINE_AGENT_DIR": str(self.folder / name),
             "TOWLINE_ENROLLMENT_TOKEN_FILE": str(self._enrollment_token()),
+            # The plugins of these tests leave traces in files of the host; `make demo` runs in the strongest sandbox.
+            "TOWLINE_AGENT_SANDBOX": "L0",
             **settings,
         }
         await self._start(name, "agent", environment)
