@@ -173,7 +173,7 @@ async def _standing(settings: Settings, supervisor: Supervisor) -> Standing:
 
 def _operator(settings: Settings) -> Operator:
     most = Level.L4 if settings.sandbox == "auto" else Level[settings.sandbox]
-    return Operator(most, settings.allow_root, settings.uids if os.geteuid() == 0 else range(0))
+    return Operator(most, settings.allow_root, settings.users if os.geteuid() == 0 else range(0))
 
 
 def _free_memory() -> int:

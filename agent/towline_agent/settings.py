@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     """Private hosts and networks that HTTP_REQUEST may reach, separated by commas."""
     sandbox: Literal["auto", "L0", "L1", "L2", "L3", "L4"] = Field("auto", validation_alias="TOWLINE_AGENT_SANDBOX")
     """The strongest sandbox that plugins get; `auto`: the strongest that the host proves to have."""
-    uids: Annotated[range, NoDecode] = Field(range(60600, 61184), validation_alias="TOWLINE_AGENT_UIDS")
+    uids: str = Field("60600-61183", validation_alias="TOWLINE_AGENT_UIDS")
     """Users, `first-last`, that an agent that is root runs plugins as; they need no accounts."""
     allow_root: bool = Field(default=False, validation_alias="TOWLINE_AGENT_ALLOW_ROOT")
     """Lets an agent that is root run plugins as root, without capabilities, above L0."""
@@ -103,21 +103,19 @@ class Settings(BaseSettings):
             raise ValueError("paths must be absolute")
         return value
 
-    @field_validator("uids", mode="before")
+    @field_validator("uids")
     @classmethod
-    def _read_uids(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
+    def _check_uids(cls, value: str) -> str:
         found = _UIDS.fullmatch(value.strip())
         if found is None or not 0 < int(found[1]) <= int(found[2]) < _NO_UID:
             raise ValueError("users are written as first-last, such as 60600-61183, without 0")
-        return range(int(found[1]), int(found[2]) + 1)
+        return value.strip()
 
     @model_validator(mode="after")
     def _check_users(self) -> Self:
         needed = 2 * self.slots + 1
-        if os.geteuid() == 0 and not self.allow_root and len(self.uids) < needed:
-            raise ValueError(f"{self.slots} slots need {needed} users, and TOWLINE_AGENT_UIDS has {len(self.uids)}")
+        if os.geteuid() == 0 and not self.allow_root and len(self.users) < needed:
+            raise ValueError(f"{self.slots} slots need {needed} users, and TOWLINE_AGENT_UIDS has {len(self.users)}")
         return self
 
     @field_validator("enrollment_token", "enrollment_token_file", "ready_file", mode="before")
@@ -131,6 +129,12 @@ class Settings(BaseSettings):
         if not _NAME.fullmatch(value):
             raise ValueError("a name is a letter, then letters, digits, `_`, `-`, `.`; at most 128 characters")
         return value
+
+    @property
+    def users(self) -> range:
+        """The users of `uids`."""
+        first, last = self.uids.split("-")
+        return range(int(first), int(last) + 1)
 
     def read_enrollment_token(self) -> str | None:
         """Returns the enrollment token, from the environment or its file; None if there is none."""
