@@ -1,11 +1,23 @@
-"""Commands for whoever runs the installation: `towline admin …`. They work on its database, not through its API."""
+"""Commands for whoever runs the installation: `towline admin …`."""
 
 import typer
 
+from towline_cli.conversation import converse
 from towline_cli.options import DataDir, Output, OutputFormat, data_dir_settings
+from towline_cli.output import show
 from towline_cli.processes import become
 
 app = typer.Typer(help="The installation itself, on its own machine.", no_args_is_help=True, rich_markup_mode=None)
+
+
+secrets_app = typer.Typer(help="The keys of the stored secrets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(secrets_app, name="secrets")
+
+
+@secrets_app.command()
+def rotate(output: Output = OutputFormat.TABLE) -> None:
+    """Encrypt all secrets with the first key of TOWLINE_SECRETS_KEY, through the API of the running control plane."""
+    show(converse(lambda client: client.secrets.rotate()), output)
 
 
 @app.command()

@@ -5,7 +5,15 @@ from importlib import metadata
 
 import typer
 
-from towline_cli import accounts, admin_commands, agent_commands, plugin_commands, run_commands, workflow_commands
+from towline_cli import (
+    accounts,
+    admin_commands,
+    agent_commands,
+    plugin_commands,
+    run_commands,
+    secret_commands,
+    workflow_commands,
+)
 from towline_cli.exit_codes import EXPLAINED
 from towline_cli.host_commands import HOST_COMMANDS, HostCommand
 from towline_cli.options import DataDir, Output, OutputFormat, data_dir_settings
@@ -27,6 +35,7 @@ app.command(epilog=EXPLAINED)(accounts.whoami)
 app.add_typer(workflow_commands.app, name="workflow", epilog=EXPLAINED)
 app.add_typer(run_commands.app, name="run", epilog=EXPLAINED)
 app.add_typer(plugin_commands.app, name="plugin", epilog=EXPLAINED)
+app.add_typer(secret_commands.app, name="secret", epilog=EXPLAINED)
 app.add_typer(agent_commands.app, name="agent", epilog=EXPLAINED)
 app.add_typer(admin_commands.app, name="admin", epilog=EXPLAINED)
 app.command(epilog=EXPLAINED)(up)

@@ -53,6 +53,7 @@ CONTROL_PLANE_ONLY: Final = frozenset(
         "MINIO_ACCESS_KEY",
         "MINIO_SECRET_KEY",
         "REDIS_URL",
+        "TOWLINE_SECRETS_KEY",
     }
 )
 FOR_NO_CHILD: Final = frozenset({"TOWLINE_ENROLLMENT_TOKEN", "TOWLINE_TOKEN"})
@@ -65,6 +66,7 @@ def settings_of(part: Part, places: Places, secrets: Secrets, server: str) -> di
             "TOWLINE_DATA_DIR": str(places.data_dir),
             "GRPC_PORT": str(places.grpc_port),
             "JWT_SECRET": secrets.jwt_secret,
+            "TOWLINE_SECRETS_KEY": secrets.secrets_key,
             "ADMIN_EMAIL": secrets.admin_email,
             "ADMIN_PASSWORD": secrets.admin_password,
             "TOWLINE_ENROLLMENT_TOKEN_FILE": str(places.enrollment_file),

@@ -7,6 +7,7 @@ from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Run, Step
 from towline.v1.sandbox_pb2 import Sandbox
+from towline.v1.secret_pb2 import Secret
 from towline.v1.workflow_pb2 import Workflow, WorkflowVersion
 from towline_cli.output import Column, duration_text, time_text
 
@@ -60,6 +61,14 @@ PLUGINS: Final = (
     Column[Plugin]("VERSION", _plugin_kind),
     Column[Plugin]("ID", lambda plugin: plugin.id),
     Column[Plugin]("DESCRIPTION", lambda plugin: plugin.description),
+)
+SECRETS: Final = (
+    Column[Secret]("NAME", lambda secret: secret.name),
+    Column[Secret]("VERSION", lambda secret: str(secret.version)),
+    Column[Secret]("GRANTED TO", lambda secret: ",".join(secret.plugins)),
+    Column[Secret]("UPDATED", lambda secret: time_text(secret.update_time)),
+    Column[Secret]("OWNER", lambda secret: secret.owner_id),
+    Column[Secret]("ID", lambda secret: secret.id),
 )
 VERDICTS: Final = (
     Column[Explanation.Verdict]("RULE", lambda verdict: Explanation.Rule.Name(verdict.rule)),

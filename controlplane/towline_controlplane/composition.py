@@ -16,12 +16,15 @@ from towline.v1 import (
     plugin_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    secret_service_pb2,
+    secret_service_pb2_grpc,
     workflow_service_pb2,
     workflow_service_pb2_grpc,
 )
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import Blobs, FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
+from towline_controlplane.keyring import Keyring
 from towline_controlplane.log_writer import LogWriter
 from towline_controlplane.loops.admission import Admission
 from towline_controlplane.loops.blob_health import BlobHealth
@@ -45,6 +48,8 @@ from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugins import PluginService
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
+from towline_controlplane.services.secret_handout import SecretHandout
+from towline_controlplane.services.secrets import SecretService
 from towline_controlplane.services.server import ControlPlaneServer, ServerOptions, Service
 from towline_controlplane.services.users import AuthService
 from towline_controlplane.services.workflows import WorkflowService
@@ -153,6 +158,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     blobs = blobs_of(settings)
     outputs = Outputs(database, blobs)
     retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
+    keys = Keyring.parse(settings.secrets_key.get_secret_value())
     limits = AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb)
     agents = AgentProtocol(
         database=database,
@@ -164,7 +170,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         log_writer=log_writer,
         blobs=blobs,
         outputs=outputs,
-        offers=OfferMessages(orchestrator, outputs, limits),
+        offers=OfferMessages(orchestrator, outputs, limits, SecretHandout(database, keys)),
     )
     streams = RunStreams(database, doorbell)
     services = (
@@ -185,6 +191,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             run_service_pb2_grpc,
             RunService(database, orchestrator, streams, Outlines(), outputs),
         ),
+        _service("Secret", secret_service_pb2, secret_service_pb2_grpc, SecretService(database, keys)),
         _service("Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database)),
     )
     return Parts(

@@ -12,6 +12,7 @@ TowlineError
 │   ├── IdempotencyKeyReused
 │   └── PluginVersionExists
 ├── InvalidState         not in this state of the object
+├── SecretsDisabled      the control plane has no key for them
 ├── SessionUnknown       the agent must introduce its session first
 ├── SessionReplaced      another process runs with the agent's credential
 ├── LimitExceeded        a size or count limit
@@ -124,6 +125,13 @@ class InvalidState(TowlineError):
 
     status = "FAILED_PRECONDITION"
     reason = "INVALID_STATE"
+
+
+class SecretsDisabled(TowlineError):
+    """The control plane has no key to encrypt secrets with."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "SECRETS_DISABLED"
 
 
 class SessionUnknown(TowlineError):

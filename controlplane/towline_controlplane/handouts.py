@@ -37,6 +37,8 @@ class StepOffer:
     timeout_ms: int
     memory_limit_mb: int
     config: str
+    written_config: str
+    """The config before its expressions were rendered."""
     inputs: Mapping[str, Output]
     """By node id, of the predecessors that have one."""
 
@@ -112,6 +114,7 @@ def _lease(ledger: Ledger, step: Step, claim: Claim, token: str) -> StepOffer:
     handout = ledger.hand_out(step, holder)
     blueprint = ledger.blueprint(step.run_id)
     node, plugin = blueprint.dag.nodes[step.position], blueprint.plugins[step.node_id]
+    written_config = blueprint.configs[step.position]
     return StepOffer(
         run=handout.run,
         step=handout.step,
@@ -120,6 +123,7 @@ def _lease(ledger: Ledger, step: Step, claim: Claim, token: str) -> StepOffer:
         plugin=plugin,
         timeout_ms=node.timeout_ms or plugin.timeout_ms,
         memory_limit_mb=node.memory_limit_mb or plugin.memory_limit_mb,
-        config=step.config if step.config is not None else blueprint.configs[step.position],
+        config=step.config if step.config is not None else written_config,
+        written_config=written_config,
         inputs=ledger.inputs(step),
     )

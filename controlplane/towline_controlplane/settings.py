@@ -49,6 +49,8 @@ class Settings(DatabaseSettings):
     """Port to listen on; 0 takes any free one."""
     jwt_secret: SecretStr = Field(alias="JWT_SECRET")
     """Key of the access tokens, at least 32 bytes. Has no default."""
+    secrets_key: SecretStr = Field(SecretStr(""), alias="TOWLINE_SECRETS_KEY")
+    """32 random bytes in base64: the key of stored secrets; `new,old` while they are rotated. Empty: no secrets."""
     token_hours: float = Field(12, alias="TOWLINE_TOKEN_HOURS", gt=0, le=720)
     """Lifetime of an access token."""
     bcrypt_cost: int = Field(12, alias="TOWLINE_BCRYPT_COST", ge=4, le=16)

@@ -10,6 +10,9 @@ from typing import Any
 
 Schema = Mapping[str, Any]
 
+SECRET_PLACEHOLDER = r"\{\{secret:([A-Z_][A-Z0-9_]{0,127})\}\}"  # noqa: S105 - where one is, not one
+"""What a config says in the place of a secret, as a regular expression."""
+
 _LONGEST_TEXT = 1_000_000
 _LONGEST_CODE = 100_000
 _LONGEST_EXPRESSION = 2_048
@@ -31,6 +34,10 @@ class Builtin:
     network: str = "FULL"
     """NONE asks for a sandbox without network, which not every agent has; our own code needs none to keep off it."""
     min_sandbox: str = "L0"
+    takes_secrets: bool = False
+    """Whether a node may list `secrets`."""
+    fills_secrets: bool = False
+    """Whether it puts them where its config says `{{secret:NAME}}`."""
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     """By the names of `[limits]` in `plugin.toml`, beyond time and memory."""
 
@@ -84,6 +91,8 @@ _HTTP_REQUEST = Builtin(
         },
     ),
     side_effects="IDEMPOTENT",
+    takes_secrets=True,
+    fills_secrets=True,
 )
 
 _SHELL = Builtin(
@@ -99,6 +108,7 @@ _SHELL = Builtin(
         {"exitCode": {"const": 0}, "stdout": {"type": "string"}, "truncated": {"const": True}},
     ),
     side_effects="IDEMPOTENT",
+    takes_secrets=True,
 )
 
 _PYTHON = Builtin(
@@ -112,6 +122,7 @@ _PYTHON = Builtin(
     },
     output_schema={"type": "object"},
     side_effects="IDEMPOTENT",
+    takes_secrets=True,
 )
 
 _JSON_TRANSFORM = Builtin(

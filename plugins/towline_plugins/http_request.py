@@ -1,6 +1,7 @@
 """HTTP_REQUEST: sends a request, follows redirects, and says whether a failure is worth another try.
 
-Private addresses are refused, at every redirect anew, unless the agent's TOWLINE_HTTP_ALLOW lists them.
+Private addresses are refused, at every redirect anew, unless the agent's TOWLINE_HTTP_ALLOW lists them. Secrets are
+filled in here and nowhere before: the config that is recorded says `{{secret:NAME}}`.
 """
 
 import json
@@ -8,14 +9,17 @@ import os
 import re
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from email.message import Message
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
 
 from towline_plugins.http_address import AllowList
 from towline_plugins.http_exchange import Deadline, Request, Response, Url, exchange
+from towline_plugins.secret_placeholders import filled
 from towline_sdk.plugin import PermanentError, TransientError
 
 _DEFAULT_TIMEOUT_MS = 30_000
@@ -31,8 +35,9 @@ _HEADERS_FOR_STRANGERS = {"accept", "accept-language", "content-type", "user-age
 _TOO_MANY_REQUESTS = 429
 
 
-def run(config: dict[str, Any]) -> dict[str, Any]:
+def run(config: dict[str, Any], secrets: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Returns status, headers and body of the final response, if its status is below 400."""
+    config = filled({**config, "url": filled(config["url"], secrets, quoted=True)}, secrets)
     allowed = AllowList.parse(os.environ.get("TOWLINE_HTTP_ALLOW", ""))
     deadline = Deadline(config.get("timeoutMs", _DEFAULT_TIMEOUT_MS) / 1000)
     request = _request(config)

@@ -1,5 +1,6 @@
 """PYTHON: runs code from the config. The process is its boundary; inside it the code may do what any program may."""
 
+import inspect
 import linecache
 from typing import Any, cast
 
@@ -8,8 +9,8 @@ from towline_sdk.plugin import PermanentError
 _FILE = "<config.code>"
 
 
-def run(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
-    """Returns the dict that the code's `main(config, inputs)` returns."""
+def run(config: dict[str, Any], inputs: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
+    """Returns the dict that the code's `main(config, inputs)` returns; it may have a parameter `secrets` too."""
     code: str = config["code"]
     linecache.cache[_FILE] = (len(code), None, code.splitlines(keepends=True), _FILE)  # shows lines in tracebacks
     namespace: dict[str, Any] = {"__name__": "__config__", "__file__": _FILE}
@@ -17,7 +18,8 @@ def run(config: dict[str, Any], inputs: dict[str, Any]) -> dict[str, Any]:
     main = namespace.get("main")
     if not callable(main):
         raise PermanentError("the code must define a function `main(config, inputs)`", code="INVALID_CODE")
-    output = main(config, inputs)
+    given = {"secrets": secrets} if "secrets" in inspect.signature(main).parameters else {}
+    output = main(config, inputs, **given)
     if not isinstance(output, dict):
         raise PermanentError(f"main must return a dict, not {type(output).__name__}", code="INVALID_OUTPUT")
     return cast("dict[str, Any]", output)

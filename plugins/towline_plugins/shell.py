@@ -4,12 +4,14 @@ The attempt is over when the shell is: background commands that still hold its o
 """
 
 import io
+import json
 import os
 import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from towline_sdk.plugin import PermanentError, TransientError
@@ -19,8 +21,10 @@ _READ_BYTES = 1024 * 1024  # the largest pipe that an ordinary user may make
 _TRANSIENT_EXIT_CODE = 75
 
 
-def run(config: dict[str, Any]) -> dict[str, Any]:
+def run(config: dict[str, Any], secrets: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Returns `exitCode` 0 and `stdout`; `truncated` is added when not all of it was kept.
+
+    The command finds its secrets, a JSON object, in the file `/dev/fd/$TOWLINE_SECRETS_FD`.
 
     Raises:
         TransientError: The command exited with 75.
@@ -30,16 +34,34 @@ def run(config: dict[str, Any]) -> dict[str, Any]:
     signal.signal(signal.SIGTERM, lambda _number, _frame: None)
     environment = {**os.environ, **config.get("env", {})}
     environment.pop("TOWLINE_RESULT_FD", None)
+    descriptors = _secrets_file(secrets, environment)
     read_end, write_end = os.pipe()
     with io.FileIO(read_end) as output:
         shell = subprocess.Popen(  # noqa: S603 - to run the command is what the plugin is for
-            ["/bin/sh", "-c", config["command"]], stdin=subprocess.DEVNULL, stdout=write_end, env=environment
+            ["/bin/sh", "-c", config["command"]],
+            stdin=subprocess.DEVNULL,
+            stdout=write_end,
+            env=environment,
+            pass_fds=descriptors,
         )
-        os.close(write_end)
+        for descriptor in (write_end, *descriptors):
+            os.close(descriptor)
         kept = _relay(shell, output)
     _judge(shell.wait())
     answer = {"exitCode": 0, "stdout": kept[:_KEPT_BYTES].decode(errors="replace")}
     return {**answer, "truncated": True} if len(kept) > _KEPT_BYTES else answer
+
+
+def _secrets_file(secrets: Mapping[str, str], environment: dict[str, str]) -> tuple[int, ...]:
+    """Puts the secrets where only this process and the command can read them: into memory, never on a disk."""
+    if not secrets:
+        return ()
+    descriptor = os.memfd_create("secrets")
+    with os.fdopen(descriptor, "w", closefd=False) as file:
+        json.dump(dict(secrets), file, ensure_ascii=False)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    environment["TOWLINE_SECRETS_FD"] = str(descriptor)
+    return (descriptor,)
 
 
 def _relay(shell: subprocess.Popen[bytes], output: io.FileIO) -> bytes:

@@ -26,6 +26,7 @@ from towline.v1.run_pb2 import Event, LogLine, Run, Step
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Dag, Workflow, WorkflowVersion
 from towline_sdk.documents import NO_POLICIES, Policies
+from towline_sdk.secret_calls import SecretCalls
 from towline_sdk.transport import Transport
 
 DEADLINE_SECONDS: Final = 15.0
@@ -42,6 +43,7 @@ class Client:
         self.runs = RunCalls(self._transport)
         self.plugins = PluginCalls(self._transport)
         self.agents = AgentCalls(self._transport)
+        self.secrets = SecretCalls(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

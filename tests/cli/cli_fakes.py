@@ -21,6 +21,7 @@ from towline.v1 import (
     auth_service_pb2,
     plugin_service_pb2,
     run_service_pb2,
+    secret_service_pb2,
     workflow_service_pb2,
 )
 from towline_cli.__main__ import run
@@ -30,6 +31,7 @@ CONTRACT = (
     auth_service_pb2,
     plugin_service_pb2,
     run_service_pb2,
+    secret_service_pb2,
     workflow_service_pb2,
 )
 Answer = Callable[[Any], Any]

@@ -11,7 +11,16 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-SETTINGS = ("TOWLINE_SERVER", "GRPC_PORT", "HTTP_PORT", "JWT_SECRET", "ADMIN_PASSWORD", "TOWLINE_TOKEN", "DATABASE_URL")
+SETTINGS = (
+    "TOWLINE_SERVER",
+    "GRPC_PORT",
+    "HTTP_PORT",
+    "JWT_SECRET",
+    "ADMIN_PASSWORD",
+    "TOWLINE_TOKEN",
+    "DATABASE_URL",
+    "TOWLINE_SECRETS_KEY",
+)
 
 
 def main() -> NoReturn:

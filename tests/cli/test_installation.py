@@ -1,4 +1,5 @@
 import asyncio
+import base64
 import json
 import os
 import signal
@@ -112,6 +113,8 @@ def test_each_part_gets_its_settings_and_no_secret_of_another(rig: Rig) -> None:
             secrets = running.secrets
         settings: dict[str, dict[str, str]] = {entry["name"]: entry["settings"] for entry in rig.journal("start")}
         assert settings["controlplane"]["JWT_SECRET"] == secrets.jwt_secret
+        assert settings["controlplane"]["TOWLINE_SECRETS_KEY"] == secrets.secrets_key
+        assert settings["agent"]["TOWLINE_SECRETS_KEY"] is settings["gateway"]["TOWLINE_SECRETS_KEY"] is None
         assert settings["controlplane"]["ADMIN_PASSWORD"] == secrets.admin_password
         assert settings["controlplane"]["DATABASE_URL"] == "sqlite:///x"
         for part in ("gateway", "agent"):
@@ -131,12 +134,32 @@ def test_secrets_are_private_and_stay_the_same(rig: Rig) -> None:
         assert (first.is_first_start, second.is_first_start) == (True, False)
         assert first.secrets == second.secrets
         assert len(bytes.fromhex(first.secrets.jwt_secret)) == 32
+        assert len(base64.b64decode(first.secrets.secrets_key, validate=True)) == 32
 
     play(scenario())
 
     for name in ("secrets.json", "run/enrollment-token", "logs/agent.log"):
         assert stat.S_IMODE((rig.data_dir / name).stat().st_mode) == 0o600
     assert stat.S_IMODE(rig.data_dir.stat().st_mode) == 0o700
+
+
+def test_a_file_from_before_there_were_secrets_gets_a_key(rig: Rig) -> None:
+    async def scenario() -> None:
+        async with rig.installation() as first:
+            pass
+        file = rig.data_dir / "secrets.json"
+        known = json.loads(file.read_bytes())
+        del known["secrets_key"]
+        file.write_text(json.dumps(known))
+        async with rig.installation() as second:
+            pass
+        async with rig.installation() as third:
+            pass
+        assert second.secrets == third.secrets
+        assert second.secrets.jwt_secret == first.secrets.jwt_secret
+        assert second.secrets.secrets_key != first.secrets.secrets_key
+
+    play(scenario())
 
 
 @pytest.mark.parametrize("part", list(Part))

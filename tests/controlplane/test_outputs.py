@@ -17,6 +17,7 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.services import offers
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.offers import OfferMessages
+from towline_controlplane.services.secret_handout import SecretHandout
 from towline_controlplane.store import released_blobs
 from towline_controlplane.submissions import Verdict
 
@@ -34,6 +35,7 @@ def writer(rig: Rig, blobs: Blobs, cache_bytes: int = 0) -> OfferMessages:
         rig.orchestrator,
         Outputs(rig.database, blobs, cache_bytes),
         AgentLimits(5.0, timeout_ms=1_000, memory_limit_mb=8),
+        SecretHandout(rig.database, None),
     )
 
 

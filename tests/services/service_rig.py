@@ -25,6 +25,8 @@ from towline.v1 import (
     plugin_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    secret_service_pb2,
+    secret_service_pb2_grpc,
     workflow_service_pb2,
     workflow_service_pb2_grpc,
 )
@@ -33,6 +35,7 @@ from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import InProcessDoorbell, logs_topic
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import Claim, StepOffer
+from towline_controlplane.keyring import Keyring, new_key
 from towline_controlplane.model import AgentRecord, Lease, Role, Usage, User
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
@@ -43,6 +46,7 @@ from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugins import PluginService
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
+from towline_controlplane.services.secrets import SecretService
 from towline_controlplane.services.server import ControlPlaneServer, ServerOptions, Service
 from towline_controlplane.services.users import AuthService
 from towline_controlplane.services.workflows import WorkflowService
@@ -55,6 +59,7 @@ from towline_controlplane.tokens import AccessTokens, fingerprint, new_agent_cre
 from towline_migrations import upgrade
 
 SECRET: Final = "a secret of the tests, long enough to sign with"
+SECRETS_KEY: Final = new_key()
 PASSWORD: Final = "correct horse"
 # bcrypt at the cost of the tests: one hash for everybody saves time.
 COST: Final = 4
@@ -71,6 +76,7 @@ SERVICES: Final[Sequence[ServiceDescriptor]] = [
         (run_service_pb2, "RunService"),
         (plugin_service_pb2, "PluginService"),
         (agent_admin_service_pb2, "AgentAdminService"),
+        (secret_service_pb2, "SecretService"),
         (agent_service_pb2, "AgentService"),
     )
 ]
@@ -153,6 +159,12 @@ class Rig:
     channel: aio.Channel
     address: str
     password_hash: str
+    secrets_key: str
+
+    @property
+    def keys(self) -> Keyring | None:
+        """The keys of the control plane."""
+        return Keyring.parse(self.secrets_key)
 
     @property
     def nobody(self) -> Caller:
@@ -232,7 +244,11 @@ class DeafAgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
 @asynccontextmanager
 async def control_plane(
-    folder: Path, poll_seconds: float = 0.2, log_grace_seconds: float = 60.0, **options: Any
+    folder: Path,
+    poll_seconds: float = 0.2,
+    log_grace_seconds: float = 60.0,
+    secrets_key: str = SECRETS_KEY,
+    **options: Any,
 ) -> AsyncGenerator[Rig]:
     """Serves until the scenario is over."""
     url = f"sqlite:///{folder / 'towline.db'}"
@@ -241,7 +257,7 @@ async def control_plane(
     orchestrator, passwords = Orchestrator(database, doorbell), Passwords(COST)
     accounts = Accounts(database, passwords, tokens := AccessTokens(SECRET))
     streams = RunStreams(database, doorbell, poll_seconds=poll_seconds, log_grace_seconds=log_grace_seconds)
-    servicers = _servicers(folder, database, doorbell, streams, orchestrator, accounts)
+    servicers = _servicers(folder, database, doorbell, streams, orchestrator, accounts, Keyring.parse(secrets_key))
     server = ControlPlaneServer(servicers, accounts, ServerOptions(port=0, **options))
     committing = asyncio.create_task(orchestrator.run())
     address = f"127.0.0.1:{await server.start()}"
@@ -249,7 +265,17 @@ async def control_plane(
         async with aio.insecure_channel(address) as channel:
             password_hash = await passwords.hash(PASSWORD)
             yield Rig(
-                folder, database, doorbell, orchestrator, accounts, tokens, server, channel, address, password_hash
+                folder,
+                database,
+                doorbell,
+                orchestrator,
+                accounts,
+                tokens,
+                server,
+                channel,
+                address,
+                password_hash,
+                secrets_key,
             )
     finally:
         await server.stop(0)
@@ -266,6 +292,7 @@ def _servicers(
     streams: RunStreams,
     orchestrator: Orchestrator,
     accounts: Accounts,
+    keys: Keyring | None,
 ) -> list[Service]:
     blobs = FolderBlobs(folder / "blobs")
     spool = folder / "spool"
@@ -291,6 +318,7 @@ def _servicers(
             PluginService(database, blobs, spool, OpenStreams(4)),
         ),
         (agent_admin_service_pb2_grpc.add_AgentAdminServiceServicer_to_server, AgentAdminService(database, doorbell)),
+        (secret_service_pb2_grpc.add_SecretServiceServicer_to_server, SecretService(database, keys)),
         (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, DeafAgentService()),
     ]
     return [Service(descriptor, add, servicer) for descriptor, (add, servicer) in zip(SERVICES, servicers, strict=True)]

@@ -146,6 +146,8 @@ def test_what_a_plugin_may_and_needs_is_told_and_frozen_into_workflow_versions(t
         assert (told.permissions.network, list(told.permissions.secrets)) == (Sandbox.NONE, ["KEY"])
         assert (told.min_sandbox, told.limits.log_bytes, told.limits.timeout.seconds) == (Sandbox.L2, 3 << 10, 5)
         assert not told.limits.HasField("cpu_time")
+        await user.call("SecretService/PutSecret", name="KEY", value="long enough")
+        await user.call("SecretService/GrantSecret", secretId="KEY", plugin="hello")
         node = {"id": "a", "type": "hello", "config": {"who": "you"}}
         made = await user.call("WorkflowService/CreateWorkflow", name="w", dag={"nodes": [node]})
         row = await rig.database.read(lambda tx: workflows.get_workflow(tx, made.workflow.id, None))

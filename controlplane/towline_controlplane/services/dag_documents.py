@@ -84,6 +84,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         display_name=document.get("displayName"),
         queue_timeout_ms=document.get("queueTimeoutMs"),
         min_sandbox=document.get("minSandbox", Sandbox.LEVEL_UNSPECIFIED),
+        secrets=document.get("secrets"),
     )
 
 

@@ -1,8 +1,8 @@
-"""Turns hand-outs into the messages that an agent gets, with the outputs of the predecessors in them.
+"""Turns hand-outs into the messages that an agent gets, with the outputs of the predecessors and the secrets in them.
 
 Whatever cannot be sent is taken back before the answer goes, so that it neither holds up the rest of the answer nor
-comes round for ever (I30): inputs that are too large fail the step, an output that cannot be read postpones it, and a
-message that is full leaves the others for the next one.
+comes round for ever (I30): inputs that are too large and secrets that cannot be had fail the step, an output that
+cannot be read postpones it, and a message that is full leaves the others for the next one.
 """
 
 from collections import OrderedDict
@@ -19,7 +19,9 @@ from towline_controlplane.model import Failure, FailureClass
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.services.agent_messages import AgentLimits, offer
+from towline_controlplane.services.secret_handout import SecretHandout, SecretUnavailable
 from towline_controlplane.submissions import TakeBack
+from towline_controlplane.vault import UNAVAILABLE
 
 MAX_INPUTS_BYTES: Final = 16 << 20
 MAX_OFFERS_BYTES: Final = 24 << 20
@@ -46,6 +48,7 @@ class OfferMessages:
     orchestrator: Orchestrator
     outputs: Outputs
     limits: AgentLimits
+    secrets: SecretHandout
     _unreadable: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict[tuple[str, str], int])
 
     async def write(self, offers: Sequence[StepOffer], waited: float = 0.0) -> list[pb.Offer]:
@@ -82,7 +85,18 @@ class OfferMessages:
         except (NotFound, Unavailable) as error:
             return self._postpone(given, error)
         self._unreadable.pop(key, None)
-        return offer(given, texts, self.limits, waited)
+        message = offer(given, texts, self.limits, waited)
+        return await self._with_secrets(given, message) if given.plugin.secrets else message
+
+    async def _with_secrets(self, given: StepOffer, message: pb.Offer) -> "pb.Offer | TakeBack":
+        try:
+            message.secrets.update(await self.secrets.values(given))
+        except SecretUnavailable as error:
+            return _take_back(given, failure=Failure(FailureClass.PERMANENT, UNAVAILABLE, str(error)))
+        except Unavailable as error:
+            log.warning("secrets_unreadable", run=given.step.run_id, node=given.step.node_id, reason=error.message)
+            return _take_back(given, delay_ms=_FIRST_DELAY_MS)
+        return message
 
     def _postpone(self, given: StepOffer, error: TowlineError) -> TakeBack:
         key = (given.step.run_id, given.step.node_id)

@@ -20,6 +20,7 @@ from towline_controlplane.services.callers import Context, current_user, visible
 from towline_controlplane.services.checks import found, refuse, wrong_text
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.plugin_choice import choose_plugins
+from towline_controlplane.services.secret_uses import with_node_secrets, wrong_secrets
 from towline_controlplane.services.version_documents import Policied, asks_for_version, version_document
 from towline_controlplane.store import workflows
 from towline_controlplane.store.database import Database, Transaction
@@ -52,8 +53,8 @@ class WorkflowService:
     async def CreateWorkflow(self, request: pb.CreateWorkflowRequest, _context: Context) -> pb.CreateWorkflowResponse:
         """Creates a workflow with its first version."""
         _check_texts(request.name, request.description)
-        dag = await self._checked(request)
         owner_id, workflow_id = current_user().id, new_id()
+        dag = await self._checked(request, owner_id)
 
         def insert(tx: Transaction) -> Workflow:
             version = dag.version(workflow_id, tx.now)
@@ -139,8 +140,8 @@ class WorkflowService:
     ) -> pb.CreateWorkflowVersionResponse:
         """Creates the next version of a workflow."""
         owner_id = visible_owner()
-        await self.database.read(lambda tx: _visible(tx, request.workflow_id, owner_id))
-        dag = await self._checked(request)
+        workflow = await self.database.read(lambda tx: _visible(tx, request.workflow_id, owner_id))
+        dag = await self._checked(request, workflow.owner_id)
 
         def insert(tx: Transaction) -> WorkflowVersion:
             return _insert_version(tx, dag, _visible(tx, request.workflow_id, owner_id).id)
@@ -188,11 +189,11 @@ class WorkflowService:
         row, text = await self.database.write(pin)
         return pb.PinWorkflowVersionResponse(workflow=await asyncio.to_thread(convert.workflow, row, text))
 
-    async def _checked(self, request: Policied) -> CheckedDag:
+    async def _checked(self, request: Policied, owner_id: str) -> CheckedDag:
         if not request.HasField("dag"):
             raise InvalidArgument.of("dag", "is required")
         # In a reader's thread: a large DAG would hold up every other call.
-        return await self.database.read(lambda tx: _check_document(tx, version_document(request)))
+        return await self.database.read(lambda tx: _check_document(tx, version_document(request), owner_id))
 
     async def _changed(self, request: pb.UpdateWorkflowRequest) -> CheckedDag:
         owner_id = visible_owner()
@@ -200,7 +201,7 @@ class WorkflowService:
         def read(tx: Transaction) -> CheckedDag:
             row = _visible(tx, request.workflow_id, owner_id)
             newest = found(workflows.get_version(tx, row.current_version_id), "version of workflow", row.id)
-            return _check_document(tx, version_document(request, newest.dag))
+            return _check_document(tx, version_document(request, newest.dag), row.owner_id)
 
         return await self.database.read(read)
 
@@ -210,11 +211,13 @@ def _check_texts(name: str | None, description: str) -> None:
     refuse([] if name is None else wrong_text(name, "name", 1, MAX_NAME_LENGTH), wrong)
 
 
-def _check_document(tx: Transaction, document: dict[str, Any]) -> CheckedDag:
+def _check_document(tx: Transaction, document: dict[str, Any], owner_id: str) -> CheckedDag:
     text = to_text(document)
     if len(text.encode()) > MAX_DAG_BYTES:
         raise InvalidArgument.of("dag", f"is larger than {MAX_DAG_BYTES} bytes")
     plugins, wrong = choose_plugins(tx, document)
+    plugins = with_node_secrets(document, plugins)
+    wrong += wrong_secrets(tx, document, plugins, owner_id)
     try:
         compile_dag(document, plugins)
     except InvalidDag as refusal:

@@ -34,6 +34,7 @@ from towline_controlplane.model import (
 )
 from towline_controlplane.registry import Permissions, Plugin, PluginVersion
 from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
+from towline_controlplane.vault import Secret
 
 T = TypeVar("T")
 
@@ -227,3 +228,4 @@ PLUGIN_VERSION = Mapped(
     permissions=_PERMISSIONS,
     limits=_LIMITS,
 )
+SECRET = Mapped(Secret)

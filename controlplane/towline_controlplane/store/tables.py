@@ -18,10 +18,11 @@ from sqlalchemy import (
 )
 
 from towline_controlplane.model import AttemptState, Role, RunState, StepState
-from towline_controlplane.store import columns, plugin_tables
+from towline_controlplane.store import columns, plugin_tables, secret_tables
 from towline_controlplane.store.columns import big, count, ended, flag, metadata, of_run, one_of, partial, text_column
 
 plugins, plugin_versions = plugin_tables.plugins, plugin_tables.plugin_versions
+secrets, secret_grants = secret_tables.secrets, secret_tables.secret_grants
 
 CLAIMABLE = "state = 'READY' AND NOT held"
 DELAYED = f"{CLAIMABLE} AND not_before > 0"
