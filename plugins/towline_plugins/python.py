@@ -2,6 +2,8 @@
 
 import inspect
 import linecache
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 from towline_sdk.plugin import PermanentError
@@ -9,7 +11,9 @@ from towline_sdk.plugin import PermanentError
 _FILE = "<config.code>"
 
 
-def run(config: dict[str, Any], inputs: dict[str, Any], secrets: dict[str, str]) -> dict[str, Any]:
+def run(
+    config: dict[str, Any], inputs: dict[str, Any], secrets: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Returns the dict that the code's `main(config, inputs)` returns; it may have a parameter `secrets` too."""
     code: str = config["code"]
     linecache.cache[_FILE] = (len(code), None, code.splitlines(keepends=True), _FILE)  # shows lines in tracebacks
@@ -18,7 +22,7 @@ def run(config: dict[str, Any], inputs: dict[str, Any], secrets: dict[str, str])
     main = namespace.get("main")
     if not callable(main):
         raise PermanentError("the code must define a function `main(config, inputs)`", code="INVALID_CODE")
-    given = {"secrets": secrets} if "secrets" in inspect.signature(main).parameters else {}
+    given = {"secrets": dict(secrets)} if "secrets" in inspect.signature(main).parameters else {}
     output = main(config, inputs, **given)
     if not isinstance(output, dict):
         raise PermanentError(f"main must return a dict, not {type(output).__name__}", code="INVALID_OUTPUT")

@@ -44,6 +44,14 @@ PROMISED = {
     "GET /api/runs/{run_id}/logs",
     "POST /api/plugins",
     "GET /api/plugins",
+    "POST /api/secrets",
+    "GET /api/secrets",
+    "PUT /api/secrets/{name}",
+    "GET /api/secrets/{secret_id}",
+    "DELETE /api/secrets/{secret_id}",
+    "PUT /api/secrets/{secret_id}/grants/{plugin}",
+    "DELETE /api/secrets/{secret_id}/grants/{plugin}",
+    "POST /api/secrets/rotate",
 }
 TABLE = routes.derive(contract.services())
 

@@ -170,6 +170,34 @@ def test_redirect_to_another_origin_carries_no_secret(server: Server, monkeypatc
         assert seen.headers["accept"] == "text/plain"
 
 
+def test_secrets_are_filled_in_where_the_config_names_them(server: Server) -> None:
+    server.answers["/a%2Fb%20c?k=a%2Fb%20c"] = Answer(200, {}, b"here")
+    config = {
+        "method": "POST",
+        "url": server.url("/{{secret:KEY}}?k={{secret:KEY}}"),
+        "headers": {"Authorization": "Bearer {{secret:KEY}}"},
+        "body": {"keys": ["{{secret:KEY}}", 1, None]},
+    }
+    assert http_request.run(config, {"KEY": "a/b c"})["body"] == "here"
+    (seen,) = server.seen
+    assert seen.headers["authorization"] == "Bearer a/b c"
+    assert json.loads(seen.body) == {"keys": ["a/b c", 1, None]}
+
+
+def test_what_a_secret_says_is_not_filled_in_again(server: Server) -> None:
+    server.answers["/"] = Answer()
+    config = {"url": server.url("/"), "headers": {"A": "{{secret:A}}"}}
+    http_request.run(config, {"A": "{{secret:B}}", "B": "planted"})
+    assert server.seen[0].headers["a"] == "{{secret:B}}"
+
+
+def test_a_secret_that_was_not_given_is_named(server: Server) -> None:
+    with pytest.raises(PermanentError, match="the secret OTHER was not given") as failure:
+        http_request.run({"url": server.url("/"), "body": "{{secret:OTHER}}"}, {"KEY": "planted"})
+    assert failure.value.code == "SECRET_UNAVAILABLE"
+    assert "planted" not in str(failure.value)
+
+
 def test_endless_redirects_are_given_up(server: Server) -> None:
     server.answers["/"] = Answer(302, {"Location": "/"})
     with pytest.raises(PermanentError) as failure:

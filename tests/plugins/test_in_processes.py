@@ -56,6 +56,30 @@ def test_shell_output_is_log_and_result(tmp_path: Path) -> None:
     play(tmp_path, scenario, PACKAGES)
 
 
+@pytest.mark.parametrize(
+    ("name", "config", "printed"),
+    [
+        ("SHELL", {"command": "cat /dev/fd/$TOWLINE_SECRETS_FD; cat /dev/fd/$TOWLINE_SECRETS_FD"}, 2),
+        ("SHELL", {"command": "env; tr '\\0' '\\n' </proc/$$/cmdline; ls /proc/self/fd"}, 0),
+        ("PYTHON", {"code": "def main(config, inputs, secrets):\n    print(secrets)\n    return {}"}, 1),
+        (
+            "PYTHON",
+            {"code": "from towline_sdk import plugin\ndef main(*_):\n    print(plugin.secrets())\n    return {}"},
+            1,
+        ),
+    ],
+)
+def test_builtins_are_given_secrets(tmp_path: Path, name: str, config: dict[str, Any], printed: int) -> None:
+    async def scenario(stage: Stage) -> None:
+        stdin = json.dumps({"config": config, "inputs": {}, "input": None, "context": {}}).encode()
+        entry_point, secrets = BUILTINS[name].entry_point, json.dumps({"TOKEN": "planted value"}).encode()
+        ended, output = await stage.run(stage.launch(entry_point, stdin=stdin, secrets=secrets))
+        assert (ended.exit_code, output.stderr) == (0, "")
+        assert output.stdout.count("planted value") == printed
+
+    play(tmp_path, scenario, PACKAGES)
+
+
 def test_shell_keeps_a_bounded_part_of_its_output(tmp_path: Path) -> None:
     async def scenario(stage: Stage) -> None:
         _, result, stdout, _ = await run(stage, "SHELL", {"command": "head -c 262145 /dev/zero | tr '\\0' x"})

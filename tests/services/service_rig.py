@@ -126,6 +126,13 @@ class Caller:
         except aio.AioRpcError as error:
             raise Refused(error) from None
 
+    async def plant(self, name: str, value: str, *plugins: str) -> Any:
+        """Creates a secret that plugins are granted, and returns it as it was before."""
+        secret = (await self.call("SecretService/CreateSecret", name=name, value=value)).secret
+        for plugin in plugins:
+            await self.call("SecretService/GrantSecret", secretId=name, plugin=plugin)
+        return secret
+
     def open(
         self, name: str, request: Any = None, /, metadata: Sequence[tuple[str, str]] | None = None, **fields: Any
     ) -> Any:

@@ -141,15 +141,13 @@ def test_what_a_plugin_may_and_needs_is_told_and_frozen_into_workflow_versions(t
 
     async def scenario(rig: Rig) -> None:
         user = await rig.user("ada")
-        files = {**FILES, "plugin.toml": f"min_sandbox = 'L2'\n{text}"}
-        told = (await push(user, bundle(files))).versions[0]
+        told = (await push(user, bundle({**FILES, "plugin.toml": f"min_sandbox = 'L2'\n{text}"}))).versions[0]
         assert (told.permissions.network, list(told.permissions.secrets)) == (Sandbox.NONE, ["KEY"])
         assert (told.min_sandbox, told.limits.log_bytes, told.limits.timeout.seconds) == (Sandbox.L2, 3 << 10, 5)
         assert not told.limits.HasField("cpu_time")
-        await user.call("SecretService/PutSecret", name="KEY", value="long enough")
-        await user.call("SecretService/GrantSecret", secretId="KEY", plugin="hello")
-        node = {"id": "a", "type": "hello", "config": {"who": "you"}}
-        made = await user.call("WorkflowService/CreateWorkflow", name="w", dag={"nodes": [node]})
+        await user.plant("KEY", "long enough", "hello")
+        dag = {"nodes": [{"id": "a", "type": "hello", "config": {"who": "you"}}]}
+        made = await user.call("WorkflowService/CreateWorkflow", name="w", dag=dag)
         row = await rig.database.read(lambda tx: workflows.get_workflow(tx, made.workflow.id, None))
         assert row is not None
         version = await rig.database.read(lambda tx: workflows.get_version(tx, row.current_version_id))

@@ -25,10 +25,7 @@ SHELL = {"id": "a", "type": "SHELL", "config": {"command": "true"}, "secrets": [
 
 
 async def planted(user: Caller, *plugins: str) -> Any:
-    secret = (await user.call("SecretService/CreateSecret", name="TOKEN", value=VALUE)).secret
-    for plugin in plugins:
-        await user.call("SecretService/GrantSecret", secretId="TOKEN", plugin=plugin)
-    return secret
+    return await user.plant("TOKEN", VALUE, *plugins)
 
 
 async def workflow(user: Caller, *nodes: dict[str, Any]) -> Any:
