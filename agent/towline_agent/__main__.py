@@ -20,7 +20,7 @@ import structlog
 from towline.v1.agent_service_pb2 import EnrollRequest
 from towline_agent import command_line, enrollment, prctl
 from towline_agent.clock import Backoff, SystemClock
-from towline_agent.control_plane import CredentialRefused, SessionReplaced
+from towline_agent.control_plane import AgentUnsupported, CredentialRefused, SessionReplaced
 from towline_agent.enrollment import Identity, NotEnrolled
 from towline_agent.execution import Supervisor
 from towline_agent.files import lock_folder, private_folder, reachable_folder, write_private
@@ -67,6 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _explain(ExitCode.CREDENTIAL_REFUSED, str(error))
     except SessionReplaced as error:
         return _explain(ExitCode.SESSION_REPLACED, f"another process took over: {error}")
+    except AgentUnsupported as error:
+        return _explain(ExitCode.CONFIGURATION, f"this version cannot work with the control plane: {error}")
     except CredentialRefused as error:
         return _explain(ExitCode.CREDENTIAL_REFUSED, f"the credential was refused: {error}")
 

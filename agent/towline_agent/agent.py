@@ -5,6 +5,7 @@ and with AgentMustStop when the control plane has given its place away; then not
 """
 
 import asyncio
+import importlib.util
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,9 +34,12 @@ from towline_agent.sandbox.standing import UNPROVED, Standing
 from towline_agent.session import Ended, Fenced, Notice, Renewed, Session
 from towline_agent.spool import ResultSpool
 from towline_agent.workshop import Surroundings, Workshop
+from towline_plugins.catalog import BUILTINS
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
+PROTOCOL_VERSION = 2
+"""Of the agent protocol; rises with each minor release in which nodes may ask something new of their agents."""
 FAREWELL_SECONDS = 5.0
 """How long a drained agent tries to hand over its last results and logs."""
 
@@ -67,7 +71,14 @@ def describe(
         platform=system,
         sandbox=describe_sandbox(standing),
         plugins=plugins,
+        protocol_version=PROTOCOL_VERSION,
+        lacking=lacking(),
     )
+
+
+def lacking() -> list[str]:
+    """Returns the built-ins whose libraries are not installed here."""
+    return [each.name for each in BUILTINS.values() if not all(importlib.util.find_spec(need) for need in each.needs)]
 
 
 class Agent:

@@ -9,6 +9,7 @@ never the transport's reason for it.
     ├── RequestRefused          this request can never succeed: do not repeat it
     └── AgentMustStop           nothing that this process does will be accepted again
         ├── SessionReplaced     another process runs with this agent's credential
+        ├── AgentUnsupported    this version of the agent is too old for the control plane, or too new
         └── CredentialRefused   the credential or the enrollment token is not valid (any more)
 """
 
@@ -51,6 +52,10 @@ class AgentMustStop(ControlPlaneError):
 
 class SessionReplaced(AgentMustStop):
     """Another process took over the agent's identity."""
+
+
+class AgentUnsupported(AgentMustStop):
+    """The control plane does not speak this agent's version of the protocol."""
 
 
 class CredentialRefused(AgentMustStop):

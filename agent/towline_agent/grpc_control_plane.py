@@ -29,6 +29,7 @@ from towline.v1.agent_service_pb2 import (
     SyncResponse,
 )
 from towline_agent.control_plane import (
+    AgentUnsupported,
     ControlPlaneError,
     CredentialRefused,
     RequestRefused,
@@ -56,7 +57,11 @@ OPTIONS = (
 
 _SERVICE = "/towline.v1.AgentService/"
 _BY_REASON: MappingProxyType[str, type[ControlPlaneError]] = MappingProxyType(
-    {"SESSION_UNKNOWN": SessionUnknown, "SESSION_REPLACED": SessionReplaced}
+    {
+        "SESSION_UNKNOWN": SessionUnknown,
+        "SESSION_REPLACED": SessionReplaced,
+        "AGENT_UNSUPPORTED": AgentUnsupported,
+    }
 )
 _BY_CODE: MappingProxyType[grpc.StatusCode, type[ControlPlaneError]] = MappingProxyType(
     {

@@ -148,6 +148,13 @@ class SessionReplaced(TowlineError):
     reason = "SESSION_REPLACED"
 
 
+class AgentUnsupported(TowlineError):
+    """The agent speaks a version of the protocol that this control plane does not."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "AGENT_UNSUPPORTED"
+
+
 class LimitExceeded(TowlineError):
     """A size or count limit was exceeded."""
 

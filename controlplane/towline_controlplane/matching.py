@@ -14,7 +14,7 @@ from towline_controlplane.store import queues
 from towline_controlplane.store.database import Database
 
 _REFRESH_SECONDS = 1.0
-_Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, tuple[str, ...]]
+_Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, tuple[str, ...], int, tuple[str, ...]]
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +34,8 @@ class QueueIndex:
         """Returns the ids of the queues whose requirements an agent meets."""
         if not self._loaded:
             await self.refresh()
-        key = frozenset(agent.labels.items()), agent.sandbox_level, agent.plugins
+        able = agent.sandbox_level, agent.plugins, agent.protocol_version, agent.lacking
+        key = frozenset(agent.labels.items()), *able
         if key not in self._matching:
             self._matching[key] = frozenset(
                 queue_id for queue_id, asked in self._requirements.items() if satisfies(asked, agent)

@@ -368,3 +368,7 @@ class AgentRecord:
     sandbox_level: int = 0
     plugins: tuple[str, ...] = ()
     """The only plugins that it runs; empty means all."""
+    protocol_version: int = 1
+    """Of the agent protocol, as it speaks it."""
+    lacking: tuple[str, ...] = ()
+    """Built-ins whose libraries it does not have."""

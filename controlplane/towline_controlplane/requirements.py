@@ -32,6 +32,8 @@ class Requirements:
     """The weakest that will do."""
     plugin: str | None = None
     """Name of what the step calls; None: any, of steps from before this was asked."""
+    protocol_version: int = 1
+    """The oldest version of the agent protocol that knows all that the step asks for."""
 
 
 @dataclass(frozen=True, slots=True)

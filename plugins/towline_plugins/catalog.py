@@ -31,6 +31,8 @@ class Builtin:
     output_schema: Schema
     side_effects: str
     """NONE, IDEMPOTENT or UNSAFE, unless a node says otherwise."""
+    needs: tuple[str, ...] = ()
+    """Modules of libraries that an agent need not have; without them it is offered no step that calls this."""
     network: str = "FULL"
     """NONE asks for a sandbox without network, which not every agent has; our own code needs none to keep off it."""
     min_sandbox: str = "L0"
@@ -129,6 +131,7 @@ _JSON_TRANSFORM = Builtin(
     name="JSON_TRANSFORM",
     description="Computes a value from inputs and input with an expression in CEL.",
     entry_point="python:towline_plugins.json_transform:run",
+    needs=("cel_expr_python",),
     config_schema=_object(
         ["expression"],
         {"expression": {"type": "string", "minLength": 1, "maxLength": _LONGEST_EXPRESSION}},

@@ -26,6 +26,7 @@ from towline.v1.agent_service_pb2 import (
     SyncResponse,
 )
 from towline_agent.control_plane import (
+    AgentUnsupported,
     ControlPlaneError,
     CredentialRefused,
     RequestRefused,
@@ -42,6 +43,7 @@ STATUSES: dict[type[ControlPlaneError], tuple[grpc.StatusCode, str]] = {
     Unavailable: (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
     SessionUnknown: (grpc.StatusCode.FAILED_PRECONDITION, "SESSION_UNKNOWN"),
     SessionReplaced: (grpc.StatusCode.FAILED_PRECONDITION, "SESSION_REPLACED"),
+    AgentUnsupported: (grpc.StatusCode.FAILED_PRECONDITION, "AGENT_UNSUPPORTED"),
     CredentialRefused: (grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
     RequestRefused: (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT"),
 }

@@ -19,7 +19,7 @@ from test_bundles import digest_of
 
 from towline.v1.agent_service_pb2 import AttemptResult, Offer
 from towline_agent.__main__ import ExitCode
-from towline_agent.control_plane import ControlPlaneError, CredentialRefused, SessionReplaced
+from towline_agent.control_plane import AgentUnsupported, ControlPlaneError, CredentialRefused, SessionReplaced
 from towline_agent.testing import FakeControlPlane, make_offer
 
 SLEEPER = b"#!/bin/sh\necho started\nexec sleep 600\n"
@@ -127,7 +127,11 @@ def test_a_second_signal_ends_what_runs_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(SessionReplaced("x"), ExitCode.SESSION_REPLACED), (CredentialRefused("x"), ExitCode.CREDENTIAL_REFUSED)],
+    [
+        (SessionReplaced("x"), ExitCode.SESSION_REPLACED),
+        (CredentialRefused("x"), ExitCode.CREDENTIAL_REFUSED),
+        (AgentUnsupported("x"), ExitCode.CONFIGURATION),
+    ],
 )
 def test_an_agent_that_lost_its_place_says_so(tmp_path: Path, error: ControlPlaneError, code: ExitCode) -> None:
     async def scenario() -> None:

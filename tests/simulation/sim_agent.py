@@ -21,7 +21,7 @@ from weather import Weather
 
 from towline.v1 import agent_service_pb2 as pb
 from towline.v1.agent_pb2 import AgentInfo
-from towline_agent.agent import Agent, Options
+from towline_agent.agent import PROTOCOL_VERSION, Agent, Options
 from towline_agent.control_plane import ControlPlaneError, RequestRefused
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
 from towline_agent.grpc_control_plane import CALL_SECONDS, PULL_GRACE_SECONDS, refusal
@@ -334,7 +334,8 @@ class AgentHost:
         caller = Caller(self.name, process, credential_of(self.name))
         link = Link(self.network, caller, self.auditor.sent_logs)
         link.on_answer = self.auditor.answered
-        options = Options(AgentInfo(slots=self.slots, labels=self.labels), self.folder, Surroundings())
+        info = AgentInfo(slots=self.slots, labels=self.labels, protocol_version=PROTOCOL_VERSION)
+        options = Options(info, self.folder, Surroundings())
         clock = SimulatedClock(self.loop, self.chance)
         agent = Agent(link, TaskPulse(link), SimulatedSupervisor(self, process), options, lambda: 1 << 30, clock)
         try:

@@ -9,7 +9,9 @@ from towline_controlplane.model import AttemptState, StepState
 from towline_controlplane.store import agents, runs
 from towline_controlplane.store.agents import LeaseClock, SessionInfo
 
-INFO = SessionInfo(4, {"zone": "a"}, "1.0", "host", "linux/x86_64", sandbox_level=2, plugins=["DELAY", "SHELL"])
+INFO = SessionInfo(
+    4, {"zone": "a"}, "1.0", "host", "linux/x86_64", sandbox_level=2, plugins=["DELAY", "SHELL"], lacking=["PYTHON"]
+)
 
 
 def test_an_agent_is_stored_with_every_field(store: Store) -> None:
@@ -60,6 +62,8 @@ def test_a_session_replaces_the_one_before(store: Store) -> None:
         platform="linux/x86_64",
         sandbox_level=2,
         plugins=("DELAY", "SHELL"),
+        protocol_version=2,
+        lacking=("PYTHON",),
         renewals=2,
         lease_expire_time=6_000,
         last_seen_time=1_000_001,

@@ -47,7 +47,7 @@ def test_of_racing_registrations_with_one_email_one_succeeds(store: Store) -> No
 
 
 def test_queues_are_made_once_and_keep_their_requirements(store: Store) -> None:
-    first, second = Requirements({"zone": "a"}), Requirements({"gpu": "yes"}, 3, "SHELL")
+    first, second = Requirements({"zone": "a"}), Requirements({"gpu": "yes"}, 3, "SHELL", 2)
     store.write(queues.ensure_queues, {"q1": first, "q2": Requirements()})
     store.write(queues.ensure_queues, {"q1": Requirements({"zone": "other"}), "q3": second})
     assert store.read(queues.all_queues) == {"q1": first, "q2": Requirements(), "q3": second}

@@ -15,7 +15,6 @@ from towline_cli.child import Child, ChildSpec
 
 DISTRIBUTIONS = {
     "annotated-types",
-    "cel-expr-python",
     "googleapis-common-protos",
     "grpcio",
     "protobuf",
@@ -29,13 +28,13 @@ DISTRIBUTIONS = {
     "typing-inspection",
 }
 """All that `towline[agent]` brings; each more is paid for on every worker host, and named in docs/install.md."""
-MOST_MEGABYTES = 100
+MOST_MEGABYTES = 40
 NODES = [
     {"id": "shell", "type": "SHELL", "config": {"command": "echo hello"}},
     {"id": "text", "type": "TEXT_TRANSFORM", "config": {"transform": "uppercase", "text": "hello"}},
     {"id": "python", "type": "PYTHON", "config": {"code": "def main(config, inputs):\n    return {'x': 1}"}},
-    {"id": "json", "type": "JSON_TRANSFORM", "config": {"expression": "1 + 1"}},
 ]
+LACKING = {"id": "json", "type": "JSON_TRANSFORM", "config": {"expression": "1 + 1"}}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +88,10 @@ def test_a_host_enrolls_and_works_with_nothing_else(host: Environment, tmp_path:
             try:
                 _, _, events = await asyncio.to_thread(begin, installation, NODES)
                 await seen(events, "RUN_SUCCEEDED")
+                rest, run_id, _ = await asyncio.to_thread(begin, installation, [LACKING])
+                summary = (await asyncio.to_thread(rest.get, f"/runs/{run_id}/steps/json/explain"))["summary"]
+                assert "worker has not installed what JSON_TRANSFORM needs" in summary
+                await asyncio.to_thread(rest.post, f"/runs/{run_id}/cancel")
             finally:
                 assert await worker.stop(PATIENCE_SECONDS)
 

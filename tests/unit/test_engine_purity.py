@@ -12,7 +12,10 @@ ALLOWED = {
     *("collections", "dataclasses", "difflib", "enum", "functools", "hashlib", "itertools", "json", "re", "typing"),
     *("cel_expr_python", "towline_controlplane"),
 }
-OWN = {f"towline_controlplane.{name}" for name in ("engine", "model", "errors", "frozen", "requirements")}
+OWN = {
+    f"towline_controlplane.{name}"
+    for name in ("engine", "model", "errors", "frozen", "protocol_versions", "requirements")
+}
 
 
 def imported(path: Path) -> set[str]:

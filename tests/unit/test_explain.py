@@ -121,6 +121,12 @@ CASES: dict[str, tuple[dict[str, Any], Rule | None, str]] = {
         Rule.PLUGIN,
         "no agent of 1 runs the plugin: agent-1 runs only DELAY, not SHELL",
     ),
+    "protocol": (
+        {"requirements": Requirements(protocol_version=2), "agents": [(an_agent(version="0.1.0"), 0)]},
+        Rule.PROTOCOL,
+        "no agent of 1 knows all that the node asks for: agent-1 its version 0.1.0 does not know what nodes may ask for"
+        " since (fetchArtifacts, limits, network, secrets, weight)",
+    ),
     "drained": (
         {"agents": [(an_agent(drained=True), 0)]},
         Rule.DRAIN,

@@ -1,11 +1,13 @@
 """Queues and the agents that may claim from them (I20)."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from towline_controlplane import protocol_versions
 from towline_controlplane.engine.placement import Rule, free_slots, queue_id, satisfies, unmet
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.requirements import Requirements, SandboxLevel
@@ -13,7 +15,8 @@ from towline_controlplane.requirements import Requirements, SandboxLevel
 names = st.text(max_size=5)
 labels = st.dictionaries(names, names, max_size=4)
 levels = st.sampled_from(SandboxLevel)
-requirements = st.builds(Requirements, labels, levels, st.none() | names)
+versions = st.integers(protocol_versions.OLDEST, protocol_versions.CURRENT)
+requirements = st.builds(Requirements, labels, levels, st.none() | names, versions)
 
 
 def an_agent(**fields: Any) -> AgentRecord:
@@ -25,7 +28,7 @@ agents = st.builds(an_agent, labels=labels, sandbox_level=levels, plugins=st.lis
 
 @given(requirements)
 def test_equal_requirements_are_one_queue_in_any_order(required: Requirements) -> None:
-    backwards = Requirements(dict(reversed(list(required.labels.items()))), required.sandbox_level, required.plugin)
+    backwards = replace(required, labels=dict(reversed(list(required.labels.items()))))
     assert queue_id(required) == queue_id(backwards)
 
 
@@ -41,6 +44,8 @@ def test_different_requirements_are_different_queues(left: Requirements, right: 
         (Requirements({"zone": "eu", "gpu": "yes"}), "3ae3127050ce968c"),
         (Requirements(plugin="SHELL"), "59171b609ccbd6a4"),
         (Requirements({"zone": "eu"}, SandboxLevel.L2, "SHELL"), "a98bc40bea520400"),
+        (Requirements({"zone": "eu"}, SandboxLevel.L2, "SHELL", 1), "a98bc40bea520400"),
+        (Requirements(plugin="SHELL", protocol_version=2), "29cdaedf6528f0b9"),
     ],
 )
 def test_the_id_of_a_queue_is_the_same_in_every_process_and_release(required: Requirements, expected: str) -> None:
@@ -89,6 +94,20 @@ def test_an_agent_claims_where_it_carries_every_label(
             {"plugins": ("SHELL",)},
             (Rule.PLUGIN, "runs only SHELL, not what a step from before plugins were asked for calls"),
         ),
+        (
+            Requirements(plugin="JSON_TRANSFORM"),
+            {"lacking": ("JSON_TRANSFORM",)},
+            (Rule.PLUGIN, "has not installed what JSON_TRANSFORM needs"),
+        ),
+        (
+            Requirements(protocol_version=2),
+            {"version": "0.1.0"},
+            (
+                Rule.PROTOCOL,
+                "its version 0.1.0 does not know what nodes may ask for since"
+                " (fetchArtifacts, limits, network, secrets, weight)",
+            ),
+        ),
     ],
 )
 def test_what_an_agent_does_not_meet_is_named(
@@ -98,11 +117,12 @@ def test_what_an_agent_does_not_meet_is_named(
 
 
 def test_everything_unmet_is_named_in_a_fixed_order() -> None:
-    required = Requirements({"gpu": "yes"}, SandboxLevel.L4, "PYTHON")
+    required = Requirements({"gpu": "yes"}, SandboxLevel.L4, "PYTHON", 2)
     assert [each.rule for each in unmet(required, an_agent(plugins=("SHELL",)))] == [
         Rule.LABEL,
         Rule.SANDBOX,
         Rule.PLUGIN,
+        Rule.PROTOCOL,
     ]
 
 
@@ -110,7 +130,8 @@ def test_everything_unmet_is_named_in_a_fixed_order() -> None:
 def test_more_labels_a_stronger_sandbox_and_all_plugins_never_cost_an_agent_work(
     required: Requirements, agent: AgentRecord
 ) -> None:
-    able = an_agent(labels={**agent.labels, **required.labels}, sandbox_level=SandboxLevel.L4)
+    labels = {**agent.labels, **required.labels}
+    able = an_agent(labels=labels, sandbox_level=SandboxLevel.L4, protocol_version=protocol_versions.CURRENT)
     assert satisfies(required, able)
 
 

@@ -175,6 +175,7 @@ _OF_AGENTS = {
     Rule.LABEL: "has the labels",
     Rule.SANDBOX: "has the sandbox",
     Rule.PLUGIN: "runs the plugin",
+    Rule.PROTOCOL: "knows all that the node asks for",
     Rule.DRAIN: "is not drained",
     Rule.SLOTS: "has a free slot",
 }

@@ -12,7 +12,8 @@ from towline_controlplane.engine.fields import Fields
 from towline_controlplane.engine.retry import RetryPolicy
 from towline_controlplane.engine.templates import Template, compile_template
 from towline_controlplane.model import Join, PluginRef, SideEffects
-from towline_controlplane.requirements import Requirements, SandboxLevel
+from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
+from towline_controlplane.requirements import DEFAULT_LIMITS, Network, Requirements, SandboxLevel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +42,8 @@ _ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _FAILURE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _NO_CONFIG = compile_template({})
 _DEFAULT_RETRY = RetryPolicy()
+_ASKS_NOTHING = (None, False, 0, "", [], {})
+_ASKS_THE_USUAL: Mapping[str, tuple[object, ...]] = {"weight": (1,), "network": (Network.FULL, "NETWORK_UNSPECIFIED")}
 
 
 def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> Node:
@@ -51,6 +54,7 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         labels=_labels(fields),
         sandbox_level=max(fields.choice("minSandbox", SandboxLevel.L0), plugin.min_sandbox if plugin else 0),
         plugin=plugin.name if plugin else None,
+        protocol_version=_protocol_version(fields, plugin),
     )
     return Node(
         index=index,
@@ -69,6 +73,16 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         queue_id=placement.queue_id(requirements),
         queue_timeout_ms=fields.integer("queueTimeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
     )
+
+
+def _protocol_version(fields: Fields, plugin: PluginRef | None) -> int:
+    """Returns the oldest version that knows all that the node, or its plugin for it, asks for."""
+    asks = {name: fields.raw(name) not in (*_ASKS_NOTHING, *_ASKS_THE_USUAL.get(name, ())) for name in KNOWN_SINCE}
+    if plugin is not None:
+        asks["network"] |= plugin.network is Network.NONE
+        asks["secrets"] |= bool(plugin.secrets)
+        asks["limits"] |= plugin.limits != DEFAULT_LIMITS
+    return max((KNOWN_SINCE[name] for name, asked in asks.items() if asked), default=UNTOLD)
 
 
 def _id(fields: Fields) -> str:

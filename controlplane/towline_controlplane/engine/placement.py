@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 
 from towline_controlplane.model import AgentRecord
+from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
 from towline_controlplane.requirements import Requirements, SandboxLevel
 
 
@@ -27,6 +28,7 @@ class Rule(StrEnum):
     LABEL = "LABEL"
     SANDBOX = "SANDBOX"
     PLUGIN = "PLUGIN"
+    PROTOCOL = "PROTOCOL"
     DRAIN = "DRAIN"
     SLOTS = "SLOTS"
     PRIORITY = "PRIORITY"
@@ -46,7 +48,7 @@ def queue_id(requirements: Requirements) -> str:
     Those that ask for labels alone have the id that they had before anything else could be asked for.
     """
     labels = tuple(sorted(requirements.labels.items()))
-    return _queue_id(labels, int(requirements.sandbox_level), requirements.plugin)
+    return _queue_id(labels, int(requirements.sandbox_level), requirements.plugin, requirements.protocol_version)
 
 
 def unmet(requirements: Requirements, agent: AgentRecord) -> list[Reason]:
@@ -75,12 +77,16 @@ def is_online(agent: AgentRecord, now: int) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _queue_id(labels: tuple[tuple[str, str], ...], sandbox_level: int, plugin: str | None) -> str:
+def _queue_id(
+    labels: tuple[tuple[str, str], ...], sandbox_level: int, plugin: str | None, protocol_version: int
+) -> str:
     asked: dict[str, object] = {"labels": dict(labels)}
     if plugin is not None:
         asked["plugin"] = plugin
     if sandbox_level:
         asked["sandboxLevel"] = sandbox_level
+    if protocol_version > UNTOLD:
+        asked["protocolVersion"] = protocol_version
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -101,7 +107,16 @@ def _missing_sandbox(requirements: Requirements, agent: AgentRecord) -> str:
     return f"its sandbox is {given}, and {wanted} is asked for"
 
 
+def _missing_protocol(requirements: Requirements, agent: AgentRecord) -> str:
+    if agent.protocol_version >= requirements.protocol_version:
+        return ""
+    asked = ", ".join(sorted(name for name, since in KNOWN_SINCE.items() if since > agent.protocol_version))
+    return f"its version {agent.version or 'of long ago'} does not know what nodes may ask for since ({asked})"
+
+
 def _missing_plugin(requirements: Requirements, agent: AgentRecord) -> str:
+    if requirements.plugin in agent.lacking:
+        return f"has not installed what {requirements.plugin} needs"
     if not agent.plugins or requirements.plugin in agent.plugins:
         return ""
     wanted = requirements.plugin or "what a step from before plugins were asked for calls"
@@ -112,4 +127,5 @@ _MISSING: Mapping[Rule, Callable[[Requirements, AgentRecord], str]] = {
     Rule.LABEL: _missing_labels,
     Rule.SANDBOX: _missing_sandbox,
     Rule.PLUGIN: _missing_plugin,
+    Rule.PROTOCOL: _missing_protocol,
 }

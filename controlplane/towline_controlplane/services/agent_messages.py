@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from google.protobuf.duration_pb2 import Duration
 
 from towline.v1 import agent_pb2, agent_service_pb2, run_pb2, sandbox_pb2, workflow_pb2
+from towline_controlplane import protocol_versions
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.engine.limits import MAX_BACKOFF_MS
 from towline_controlplane.errors import InvalidArgument, Violation
@@ -93,6 +94,8 @@ def session_info(info: agent_pb2.AgentInfo) -> SessionInfo:
         raise InvalidArgument.of("info.labels", "at most 64, keys of 128 and values of 256 characters")
     if len(info.plugins) > MAX_PLUGINS or any(not 0 < len(name) <= 128 for name in info.plugins):
         raise InvalidArgument.of("info.plugins", f"at most {MAX_PLUGINS}, names of 1 to 128 characters")
+    if len(info.lacking) > MAX_PLUGINS or any(not 0 < len(name) <= 128 for name in info.lacking):
+        raise InvalidArgument.of("info.lacking", f"at most {MAX_PLUGINS}, names of 1 to 128 characters")
     return SessionInfo(
         slots=info.slots,
         labels=dict(info.labels),
@@ -101,6 +104,8 @@ def session_info(info: agent_pb2.AgentInfo) -> SessionInfo:
         platform=info.platform[:64],
         sandbox_level=_SANDBOX_LEVELS.get(info.sandbox.level, SandboxLevel.L0),
         plugins=sorted(set(info.plugins)),
+        protocol_version=protocol_versions.supported(info.protocol_version),
+        lacking=sorted(set(info.lacking)),
     )
 
 

@@ -189,6 +189,8 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
         platform=row.platform,
         sandbox=sandbox_pb2.Sandbox(level=SandboxLevel(row.sandbox_level).name),
         plugins=row.plugins,
+        protocol_version=row.protocol_version,
+        lacking=row.lacking,
     )
     return agent_pb2.Agent(
         id=row.id,

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, func, or_, select, update
 
+from towline_controlplane import protocol_versions
 from towline_controlplane.errors import AlreadyExists
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.requirements import SandboxLevel
@@ -42,6 +43,8 @@ class SessionInfo:
     platform: str = ""
     sandbox_level: int = SandboxLevel.L0
     plugins: Sequence[str] = ()
+    protocol_version: int = protocol_versions.CURRENT
+    lacking: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +91,7 @@ def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionI
         "labels": to_json(dict(info.labels)),
         "sandbox_level": int(info.sandbox_level),
         "plugins": to_json(list(info.plugins)),
+        "lacking": to_json(list(info.lacking)),
         "session_id": session_id,
     }
     agents = tables.agents.c

@@ -11,13 +11,13 @@ from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import to_json
 from towline_controlplane.store.statements import insert_if_absent
 
-_INSERT_QUEUE = insert_if_absent("queues", ("id", "labels", "sandbox_level", "plugin"))
+_INSERT_QUEUE = insert_if_absent("queues", ("id", "labels", "sandbox_level", "plugin", "protocol_version"))
 
 
 def ensure_queues(tx: Transaction, by_id: Mapping[str, Requirements]) -> None:
     """Makes sure that the queues exist; those that do stay as they are."""
     rows = [
-        (queue_id, to_json(dict(asked.labels)), int(asked.sandbox_level), asked.plugin)
+        (queue_id, to_json(dict(asked.labels)), int(asked.sandbox_level), asked.plugin, asked.protocol_version)
         for queue_id, asked in sorted(by_id.items())
     ]
     tx.execute_many((_INSERT_QUEUE, rows))
@@ -26,8 +26,8 @@ def ensure_queues(tx: Transaction, by_id: Mapping[str, Requirements]) -> None:
 def all_queues(tx: Transaction) -> dict[str, Requirements]:
     """Returns the requirements of every queue by its id."""
     queues = tables.queues.c
-    query = select(queues.id, queues.labels, queues.sandbox_level, queues.plugin)
+    query = select(queues.id, queues.labels, queues.sandbox_level, queues.plugin, queues.protocol_version)
     return {
-        queue_id: Requirements(json.loads(labels), sandbox_level, plugin)
-        for queue_id, labels, sandbox_level, plugin in tx.connection.execute(query)
+        queue_id: Requirements(json.loads(labels), sandbox_level, plugin, protocol_version)
+        for queue_id, labels, sandbox_level, plugin, protocol_version in tx.connection.execute(query)
     }

@@ -87,6 +87,7 @@ queues = Table(
     text_column("labels"),
     count("sandbox_level", default="0"),
     text_column("plugin", null=True),
+    count("protocol_version", default="1"),
     PrimaryKeyConstraint("id"),
 )
 
@@ -109,6 +110,8 @@ agents = Table(
     flag("drained", default=false()),
     count("sandbox_level", default="0"),
     text_column("plugins", default="[]"),
+    count("protocol_version", default="1"),
+    text_column("lacking", default="[]"),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("name"),
     UniqueConstraint("credential_hash"),
