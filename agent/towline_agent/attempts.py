@@ -16,7 +16,7 @@ from towline_agent.bundles import BundleUnavailable
 from towline_agent.demands import level_message
 from towline_agent.execution import EndReason, Exit, Supervisor
 from towline_agent.holdings import Attempt, Holdings, lease_key
-from towline_agent.lifecycle import Action, Event
+from towline_agent.lifecycle import Action, Event, Phase
 from towline_agent.log_spool import AttemptLog, LogSpool
 from towline_agent.log_stream import LogStream
 from towline_agent.outbox import Outbox
@@ -28,6 +28,8 @@ from towline_agent.workshop import Workshop
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 _DIRECTED = MappingProxyType({Directive.CANCEL: Event.CANCEL, Directive.RELEASE: Event.RELEASE})
+_GATES = MappingProxyType({Directive.FREEZE: True, Directive.THAW: False})
+_ENDING = frozenset({Phase.STOPPING, Phase.DISCARDING, Phase.REPORTING, Phase.DONE})
 
 _NEVER_STARTED = frozenset({EndReason.SPAWN_FAILED, EndReason.SANDBOX_FAILED})
 
@@ -85,12 +87,30 @@ class Attempts:
 
     def direct(self, directive: Directive) -> None:
         """Does what the control plane wants done with an attempt; one that is gone is none of its business."""
-        attempt, event = self._holdings.get(lease_key(directive.lease)), _DIRECTED.get(directive.action)
-        if attempt is None or event is None:
+        attempt = self._holdings.get(lease_key(directive.lease))
+        if attempt is None:
+            return
+        if directive.action in _GATES:
+            self._gate(attempt, frozen=_GATES[directive.action])
+            return
+        event = _DIRECTED.get(directive.action)
+        if event is None:
             return
         log.info("attempt_directed", action=event, reason=directive.reason, **attempt.names)
         attempt.stop_reason = attempt.stop_reason or directive.reason
         self._apply(attempt, event)
+
+    def _gate(self, attempt: Attempt, *, frozen: bool) -> None:
+        """Freezes an attempt or lets it go on. One that has not been launched waits; one that is ending goes on."""
+        if frozen is attempt.frozen or attempt.phase in _ENDING:
+            return
+        log.info("attempt_frozen" if frozen else "attempt_thawed", **attempt.names)
+        if frozen:
+            attempt.thawed.clear()
+            self._supervisor.freeze(attempt.key)
+        else:
+            attempt.thawed.set()
+            self._supervisor.thaw(attempt.key)
 
     def fence(self) -> None:
         """Kills all that runs at once; it is reported as lost, should the lease still count then."""
@@ -141,6 +161,8 @@ class Attempts:
         try:
             self._apply(attempt, Event.BEGIN)
             launch = await self._workshop.prepare(attempt.offer, attempt.key)
+            while attempt.frozen:
+                await attempt.thawed.wait()
             self._apply(attempt, Event.LAUNCH)
             end = await self._supervisor.run(launch, redaction.write)
         except BundleUnavailable as error:

@@ -95,6 +95,17 @@ class Supervisor(Protocol):
         """
         ...
 
+    def freeze(self, key: str) -> None:
+        """Stops the tree of `key` where it is, with the clock of its timeout, until `thaw` or its end.
+
+        Unknown keys are ignored, here and by `thaw`.
+        """
+        ...
+
+    def thaw(self, key: str) -> None:
+        """Lets the tree of `key` go on."""
+        ...
+
     async def close(self) -> None:
         """Kills what still runs and ends the supervisor."""
         ...

@@ -4,10 +4,11 @@ Changed by the event loop only; `snapshot` may be called from any thread. Starts
 neither is sent soon, `unconfirmed` asks for a Sync, so that a short step costs no message of its own.
 """
 
+import asyncio
 import hashlib
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from towline.v1.agent_service_pb2 import HeldAttempt, Lease, Offer
@@ -35,6 +36,12 @@ def lease_key(lease: Lease) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
+def _set_event() -> asyncio.Event:
+    event = asyncio.Event()
+    event.set()
+    return event
+
+
 @dataclass(slots=True, eq=False)
 class Attempt:
     """One hand-out on this agent; `apply` is the only way its phase changes."""
@@ -44,6 +51,13 @@ class Attempt:
     phase: Phase = Phase.OFFERED
     stopped_by: Event | None = None
     stop_reason: str = ""
+    thawed: asyncio.Event = field(default_factory=_set_event)
+    """Clear while the control plane wants it to stand still."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether it is to stand still."""
+        return not self.thawed.is_set()
 
     def apply(self, event: Event) -> Action:
         """Moves on and says what has to be done."""
@@ -134,7 +148,7 @@ class Holdings:
         with self._lock:
             attempts = [(attempt, attempt.phase) for attempt in self._attempts.values()]
         return {
-            attempt.key: HeldAttempt(lease=attempt.offer.lease, phase=_WIRE_PHASES[phase])
+            attempt.key: HeldAttempt(lease=attempt.offer.lease, phase=_WIRE_PHASES[phase], frozen=attempt.frozen)
             for attempt, phase in attempts
             if phase in _WIRE_PHASES
         }

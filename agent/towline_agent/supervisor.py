@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Callable, Mapping
 
 from towline_agent import plugin_process, prctl, process_tree, sandbox, shim
 from towline_agent.control_channel import ControlChannel, Message, decode_launch, encode_exit
@@ -27,7 +28,12 @@ from towline_agent.sandbox.confine import Walls
 from towline_agent.sandbox.levels import Level, Policy
 from towline_agent.watched_attempt import Rung, WatchedAttempt
 
-_PUSHES = {"stop": Rung.STOPPING, "kill": Rung.KILLING}
+_ORDERS: Mapping[str, Callable[[WatchedAttempt, float], None]] = {
+    "stop": lambda attempt, now: attempt.end(EndReason.STOPPED, Rung.STOPPING, now),
+    "kill": lambda attempt, now: attempt.end(EndReason.STOPPED, Rung.KILLING, now),
+    "freeze": WatchedAttempt.freeze,
+    "thaw": WatchedAttempt.thaw,
+}
 _RESCAN_SECONDS = 0.005
 _DEAF_TO = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, shim.STOP, shim.KILL}
 
@@ -83,7 +89,7 @@ class SupervisorLoop:
         if message["do"] == "launch":
             self._launch(decode_launch(message), descriptors)
         elif (attempt := self._attempts.get(message["key"])) is not None:
-            attempt.end(EndReason.STOPPED, _PUSHES[message["do"]], time.monotonic())
+            _ORDERS[message["do"]](attempt, time.monotonic())
 
     def _launch(self, launch: Launch, descriptors: list[int]) -> None:
         try:

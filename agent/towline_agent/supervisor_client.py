@@ -67,6 +67,14 @@ class ProcessSupervisor:
         """
         self._push("stop", key)
 
+    def freeze(self, key: str) -> None:
+        """Stops the tree of `key` where it is, with the clock of its timeout, until `thaw` or its end."""
+        self._push("freeze", key)
+
+    def thaw(self, key: str) -> None:
+        """Lets the tree of `key` go on."""
+        self._push("thaw", key)
+
     async def close(self) -> None:
         """Kills what still runs, which `run` answers with STOPPED, and ends the supervisor."""
         self._closed = True

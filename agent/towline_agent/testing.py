@@ -1,7 +1,7 @@
-"""A control plane and a supervisor to test against: in process, scripted, with the guarantees of the real ones.
+"""A control plane and a clock to test against: in process, scripted, with the guarantees of the real ones.
 
 `FakeControlPlane` hands out what it is given, records what it is told, can be away, lose answers and forget sessions;
-`FakeSupervisor` plays processes; `FakeClock` moves only when it is told to.
+`FakeClock` moves only when it is told to.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import itertools
 import threading
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -36,7 +36,6 @@ from towline.v1.agent_service_pb2 import (
 )
 from towline.v1.workflow_pb2 import Limits
 from towline_agent.control_plane import ControlPlaneError, RequestRefused, SessionUnknown, Unavailable
-from towline_agent.execution import EndReason, Exit, Launch, OnOutput
 
 
 def duration(seconds: float) -> Duration:
@@ -306,89 +305,3 @@ class FakeControlPlane:
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
-
-
-Play = Callable[[Launch, OnOutput], Awaitable[Exit]]
-"""What a played process does."""
-
-
-class FakeSupervisor:
-    """Plays processes: each ends at once with `null`, or does what is scripted for its node."""
-
-    def __init__(self) -> None:
-        self.launches: list[Launch] = []
-        self.stopped: list[str] = []
-        self.killed: list[str] = []
-        self.running = 0
-        self.most_running = 0
-        self.closed = False
-        self._plays: dict[str, Play] = {}
-        self._stops: dict[str, asyncio.Event] = {}
-        self._starts: dict[str, asyncio.Event] = {}
-        self._ends: dict[str, asyncio.Event] = {}
-
-    def script(self, node: str, play: Play) -> None:
-        """Says what the processes of a node do."""
-        self._plays[node] = play
-
-    def hold(self, node: str) -> "asyncio.Future[Exit]":
-        """Keeps the processes of a node running until the returned future has their end."""
-        end: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
-
-        async def play(launch: Launch, on_output: OnOutput) -> Exit:
-            return await asyncio.shield(end)
-
-        self.script(node, play)
-        return end
-
-    async def started(self, node: str) -> Launch:
-        """Returns the launch of a node once it is there."""
-        async with asyncio.timeout(20):
-            await self._starts.setdefault(node, asyncio.Event()).wait()
-        return next(launch for launch in self.launches if launch.environment["TOWLINE_NODE_ID"] == node)
-
-    async def ended(self, node: str) -> None:
-        """Returns once no process of a node is left."""
-        async with asyncio.timeout(20):
-            await self._ends.setdefault(node, asyncio.Event()).wait()
-
-    async def run(self, launch: Launch, on_output: OnOutput) -> Exit:
-        """Plays one attempt; a stop ends it with STOPPED."""
-        node = launch.environment["TOWLINE_NODE_ID"]
-        self.launches.append(launch)
-        stop = self._stops[launch.key] = asyncio.Event()
-        self._starts.setdefault(node, asyncio.Event()).set()
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
-        try:
-            return await self._race(self._plays.get(node, _succeed)(launch, on_output), stop)
-        except asyncio.CancelledError:
-            self.killed.append(launch.key)
-            raise
-        finally:
-            self.running -= 1
-            self._ends.setdefault(node, asyncio.Event()).set()
-            del self._stops[launch.key]
-
-    def stop(self, key: str) -> None:
-        """Makes `run` answer STOPPED."""
-        self.stopped.append(key)
-        if key in self._stops:
-            self._stops[key].set()
-
-    async def close(self) -> None:
-        """Remembers that it was closed."""
-        self.closed = True
-
-    async def _race(self, play: Awaitable[Exit], stop: asyncio.Event) -> Exit:
-        playing, stopping = asyncio.ensure_future(play), asyncio.create_task(stop.wait())
-        try:
-            await asyncio.wait([playing, stopping], return_when=asyncio.FIRST_COMPLETED)
-            return playing.result() if playing.done() else Exit(EndReason.STOPPED)
-        finally:
-            playing.cancel()
-            stopping.cancel()
-
-
-async def _succeed(launch: Launch, on_output: OnOutput) -> Exit:
-    return Exit(EndReason.EXITED, exit_code=0, result=b"null", elapsed_seconds=0.01)

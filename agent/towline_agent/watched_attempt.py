@@ -15,6 +15,7 @@ from typing import Any
 
 from towline_agent import process_tree, shim
 from towline_agent.execution import EndReason, Exit, Launch
+from towline_agent.frozen_tree import FrozenTree
 
 _FIRST_SAMPLE_SECONDS = 0.05
 _SAMPLE_SECONDS = 0.1
@@ -53,6 +54,10 @@ class WatchedAttempt:
     rung_due: float = 0.0
     sample_due: float = 0.0
     peak_bytes: int = 0
+    frozen: FrozenTree | None = None
+    frozen_at: float = 0.0
+    frozen_seconds: float = 0.0
+    """How long it has been frozen before: its clocks stood still."""
 
     def __post_init__(self) -> None:
         self.rung_due = self.started + self.launch.timeout_seconds
@@ -61,10 +66,14 @@ class WatchedAttempt:
     @property
     def due(self) -> float:
         """When `tick` has something to do next."""
-        return min(self.rung_due, self.sample_due)
+        return min(self.rung_due, self.sample_due) if self.frozen is None else self.frozen.due
 
     def tick(self, now: float) -> None:
-        """Does what is due: the next rung, a look at the memory."""
+        """Does what is due: the next rung, a look at the memory, or at whether what is frozen stands still."""
+        if self.frozen is not None:
+            if now >= self.frozen.due:
+                self.frozen.settle(now)
+            return
         if now >= self.rung_due:
             self.end(EndReason.TIMEOUT, Rung(self.rung + 1), now)
         if now >= self.sample_due:
@@ -74,10 +83,40 @@ class WatchedAttempt:
         """Pushes the attempt to a rung unless it is that far already; the first cause stands."""
         if rung <= self.rung:
             return
+        frozen = self.frozen
+        self._let_clocks_go_on(now)
         self.cause = self.cause or cause
         self.rung = rung
         self.rung_due = now + self._seconds_on(rung)
         os.kill(self.shim_pid, _SIGNAL_OF_RUNG[rung])
+        if frozen is not None:  # a stopped process hears of SIGTERM only when it goes on
+            frozen.thaw()
+
+    def freeze(self, now: float) -> None:
+        """Stops the processes where they are, and the clocks of the attempt; one that is made to end goes on ending."""
+        if self.rung is Rung.RUNNING and self.frozen is None:
+            self.frozen, self.frozen_at = FrozenTree(self.shim_pid), now
+            self.frozen.settle(now)
+
+    def thaw(self, now: float) -> None:
+        """Lets a frozen attempt go on with the time that it had left."""
+        frozen = self.frozen
+        self._let_clocks_go_on(now)
+        if frozen is not None:
+            frozen.thaw()
+
+    def _running_seconds(self, now: float) -> float:
+        standing = now - self.frozen_at if self.frozen is not None else 0.0
+        return now - self.started - self.frozen_seconds - standing
+
+    def _let_clocks_go_on(self, now: float) -> None:
+        if self.frozen is None:
+            return
+        stood = now - self.frozen_at
+        self.frozen = None
+        self.frozen_seconds += stood
+        self.rung_due += stood
+        self.sample_due += stood
 
     def reap(self) -> Facts:
         """Returns what was reported, once the report's other end is closed; the shim is gone after it."""
@@ -98,7 +137,7 @@ class WatchedAttempt:
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
             peak_memory_bytes=max(self.peak_bytes, facts.get("peakMemoryBytes", 0)),
             cpu_seconds=facts.get("cpuSeconds", 0.0),
-            elapsed_seconds=now - self.started,
+            elapsed_seconds=self._running_seconds(now),
             message=message,
             killed=tuple(facts.get("killed", ())),
         )

@@ -126,9 +126,13 @@ def logs(
 
 
 @app.command()
-def pause(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
-    """Stop handing out steps; attempts that already run go on."""
-    show(converse(lambda client: client.runs.pause(run_id)), output)
+def pause(
+    run_id: RunId,
+    freeze: Annotated[bool, typer.Option("--freeze", help="Stop what runs where it is.")] = False,
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Stop handing out steps; attempts that already run go on, or stand still with --freeze."""
+    show(converse(lambda client: client.runs.pause(run_id, freeze=freeze)), output)
 
 
 @app.command()

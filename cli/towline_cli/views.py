@@ -38,6 +38,8 @@ EVENT_WORDS: Final[Mapping[Event.Type, str]] = MappingProxyType(
         Event.RUN_ADMITTED: "has got a slot",
         Event.RUN_DEADLINE_REACHED: "is past its deadline and is being stopped",
         Event.RUN_RETRIED: "is retried from its failed steps",
+        Event.RUN_FROZEN: "is frozen: what runs stands still",
+        Event.RUN_THAWED: "what runs goes on",
     }
 )
 

@@ -119,6 +119,8 @@ class EventType(StrEnum):
     RUN_DEADLINE_REACHED = "RUN_DEADLINE_REACHED"
     RUN_RETRIED = "RUN_RETRIED"
     STEP_RESET = "STEP_RESET"
+    RUN_FROZEN = "RUN_FROZEN"
+    RUN_THAWED = "RUN_THAWED"
 
 
 class Role(StrEnum):
@@ -205,6 +207,8 @@ class Run:
     """How many of its group go at a time."""
     admitted: bool = True
     """False while it waits for a slot of its group."""
+    frozen: bool = False
+    """It is PAUSED, and its attempts are to stand still."""
 
 
 @frozen

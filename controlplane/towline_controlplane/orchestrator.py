@@ -118,9 +118,9 @@ class Orchestrator:
         )
         return await self._submissions.add(StartRun(blueprint, request, start.request_id, start.request_digest))
 
-    async def pause(self, run_id: str, owner_id: str | None) -> Run:
-        """Closes the gate of a run; raises NotFound or InvalidState."""
-        return await self._submissions.add(SteerRun(run_id, owner_id, commands.Pause()))
+    async def pause(self, run_id: str, owner_id: str | None, *, freeze: bool = False) -> Run:
+        """Closes the gate of a run, and lets what runs stand still or go on; raises NotFound or InvalidState."""
+        return await self._submissions.add(SteerRun(run_id, owner_id, commands.Pause(freeze)))
 
     async def resume(self, run_id: str, owner_id: str | None) -> Run:
         """Opens the gate of a run; raises NotFound or InvalidState."""

@@ -198,9 +198,10 @@ class RunCalls:
         request = run_service_pb2.GetRunRequest(run_id=run_id)
         return (await self._transport.call(request, run_service_pb2.GetRunResponse)).run
 
-    async def pause(self, run_id: str) -> Run:
-        """Stops handing out steps of a run."""
-        request = run_service_pb2.PauseRunRequest(run_id=run_id)
+    async def pause(self, run_id: str, *, freeze: bool = False) -> Run:
+        """Stops handing out steps of a run; with `freeze` what runs stands still until it is resumed."""
+        mode = run_service_pb2.PauseRunRequest.FREEZE if freeze else run_service_pb2.PauseRunRequest.DRAIN
+        request = run_service_pb2.PauseRunRequest(run_id=run_id, mode=mode)
         return (await self._transport.call(request, run_service_pb2.PauseRunResponse)).run
 
     async def resume(self, run_id: str) -> Run:

@@ -10,7 +10,8 @@ from typing import TypeVar
 from towline_agent.agent import Agent, Options, describe
 from towline_agent.execution import EndReason, Exit
 from towline_agent.pulse import ThreadPulse
-from towline_agent.testing import FakeClock, FakeControlPlane, FakeSupervisor
+from towline_agent.testing import FakeClock, FakeControlPlane
+from towline_agent.testing_processes import FakeSupervisor
 from towline_agent.workshop import Surroundings
 
 T = TypeVar("T")

@@ -5,11 +5,13 @@ from collections import deque
 from pathlib import Path
 
 import pytest
-from running_agent import DONE, run, running, settled
+from running_agent import DONE, World, run, running, settled
+from test_bundles import DIGEST, GOOD
 
 from towline.v1.agent_service_pb2 import (
     AttemptResult,
     Directive,
+    HeldAttempt,
     Verdict,
 )
 from towline_agent.control_plane import (
@@ -26,6 +28,17 @@ from towline_agent.spool import ResultSpool
 from towline_agent.testing import FakeClock, FakeControlPlane, make_offer
 
 
+def held(world: World) -> HeldAttempt | None:
+    """What the last Sync said of the only attempt."""
+    syncs = world.control_plane.syncs
+    return syncs[-1].held[0] if syncs and syncs[-1].held else None
+
+
+def is_frozen(world: World) -> bool:
+    attempt = held(world)
+    return attempt is not None and attempt.frozen
+
+
 def test_a_cancelled_step_is_stopped_and_reported(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as world:
@@ -38,6 +51,63 @@ def test_a_cancelled_step_is_stopped_and_reported(tmp_path: Path) -> None:
             result = world.control_plane.results["long"]
             assert (result.outcome, result.failure.code) == (AttemptResult.CANCELLED, "CANCELLED")
             assert "asked by a person" in result.failure.cause
+            await settled(world)
+
+    run(scenario)
+
+
+def test_a_frozen_step_stands_still_until_it_is_thawed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            end = world.supervisor.hold("long")
+            offer = make_offer("long")
+            world.control_plane.offer(offer)
+            launch = await world.supervisor.started("long")
+            for action, frozen in ((Directive.FREEZE, True), (Directive.FREEZE, True), (Directive.THAW, False)):
+                world.control_plane.direct(action, offer.lease)
+                await world.control_plane.until(lambda frozen=frozen: is_frozen(world) is frozen)
+                assert (launch.key in world.supervisor.frozen) is frozen
+            end.set_result(DONE)
+            await world.control_plane.until(lambda: world.control_plane.results)
+            await settled(world)
+
+    run(scenario)
+
+
+def test_a_step_that_is_frozen_before_it_was_launched_waits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.control_plane.plugins[DIGEST] = GOOD
+            world.control_plane.refused.append("fetch_plugin")
+            offer = make_offer("early", digest=DIGEST)
+            world.control_plane.offer(offer)
+            await world.control_plane.until(lambda: held(world) is not None)
+            world.control_plane.direct(Directive.FREEZE, offer.lease)
+            await world.control_plane.until(lambda: is_frozen(world))
+            world.control_plane.refused.clear()
+            world.clock.advance(5)
+            await world.control_plane.until(lambda: DIGEST in world.files("plugins"))
+            assert world.supervisor.launches == []
+            world.control_plane.direct(Directive.THAW, offer.lease)
+            await world.supervisor.started("early")
+            await world.control_plane.until(lambda: world.control_plane.results)
+
+    run(scenario)
+
+
+def test_a_frozen_step_is_cancelled_as_any_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.supervisor.hold("long")
+            offer = make_offer("long")
+            world.control_plane.offer(offer)
+            launch = await world.supervisor.started("long")
+            world.control_plane.direct(Directive.FREEZE, offer.lease)
+            await world.control_plane.until(lambda: is_frozen(world))
+            world.control_plane.direct(Directive.CANCEL, offer.lease)
+            await world.control_plane.until(lambda: world.control_plane.results)
+            assert world.supervisor.stopped == [launch.key]
+            assert world.control_plane.results["long"].outcome == AttemptResult.CANCELLED
             await settled(world)
 
     run(scenario)

@@ -24,7 +24,8 @@ from towline_agent.control_plane import (
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
 from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
 from towline_agent.pulse import ThreadPulse
-from towline_agent.testing import FakeControlPlane, FakeSupervisor, make_offer
+from towline_agent.testing import FakeControlPlane, make_offer
+from towline_agent.testing_processes import FakeSupervisor
 from towline_agent.workshop import Surroundings
 
 ERRORS = [Unavailable, SessionUnknown, SessionReplaced, CredentialRefused, RequestRefused]

@@ -163,6 +163,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("I16", "line of no step", "running", append(READY, "z")),
     ("I16", "line that cannot follow", "running", append("STEP_SKIPPED", "b")),
     ("I16", "flag", "running", of_run("admitted = 0", "running")),
+    ("I11", "frozen while it runs", "running", of_run("frozen = 1", "running")),
     ("I16", "retries", "again", of_run("retries = 2", "again")),
     (
         "I16",

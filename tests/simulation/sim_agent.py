@@ -48,6 +48,45 @@ class Execution:
     ended: float | None = None
     output: bytes | None = None
     """What it succeeded with."""
+    clock: "PlayedClock | None" = None
+
+
+class PlayedClock:
+    """The time of one played process, which stands still while it is frozen."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self.frozen_since: float | None = None
+        self._loop = loop
+        self._changed = asyncio.Event()
+
+    def freeze(self) -> None:
+        """Stops it."""
+        if self.frozen_since is None:
+            self.frozen_since = self._loop.time()
+            self._ring()
+
+    def thaw(self) -> None:
+        """Lets it go on."""
+        if self.frozen_since is not None:
+            self.frozen_since = None
+            self._ring()
+
+    async def spend(self, seconds: float) -> None:
+        """Returns when so much of it has passed."""
+        while True:
+            changed, began = self._changed, self._loop.time()
+            frozen = self.frozen_since is not None
+            try:
+                async with asyncio.timeout(None if frozen else max(seconds, 0.0)):
+                    await changed.wait()
+            except TimeoutError:
+                return
+            if not frozen:
+                seconds -= self._loop.time() - began
+
+    def _ring(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
 
 class SimulatedClock:
@@ -198,26 +237,27 @@ class SimulatedSupervisor:
         self._host = host
         self._process = process
         self._stops: dict[str, asyncio.Event] = {}
+        self._clocks: dict[str, PlayedClock] = {}
 
     async def run(self, launch: Launch, on_output: OnOutput) -> Exit:
         """Plays one attempt."""
         execution = self._begin(launch)
         stop = self._stops[launch.key] = asyncio.Event()
+        clock = self._clocks[launch.key] = execution.clock = PlayedClock(self._host.loop)
         began = asyncio.get_running_loop().time()
+        playing = asyncio.create_task(self._play(launch, on_output, clock))
+        stopping = asyncio.create_task(stop.wait())
+        passing = asyncio.create_task(clock.spend(launch.timeout_seconds))
         try:
-            async with asyncio.timeout(launch.timeout_seconds):
-                playing = asyncio.create_task(self._play(launch, on_output))
-                stopping = asyncio.create_task(stop.wait())
-                try:
-                    await asyncio.wait([playing, stopping], return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    playing.cancel()
-                    stopping.cancel()
-            end = playing.result() if playing.done() and not playing.cancelled() else Exit(EndReason.STOPPED)
-        except TimeoutError:
-            end = Exit(EndReason.TIMEOUT)
+            await asyncio.wait([playing, stopping, passing], return_when=asyncio.FIRST_COMPLETED)
+            if playing.done():
+                end = playing.result()
+            else:
+                end = Exit(EndReason.STOPPED if stopping.done() else EndReason.TIMEOUT)
         finally:
-            del self._stops[launch.key]
+            for task in (playing, stopping, passing):
+                task.cancel()
+            del self._stops[launch.key], self._clocks[launch.key]
             execution.ended = self._host.loop.time()
         if end.reason is EndReason.EXITED and end.exit_code == 0:
             execution.output = end.result
@@ -228,6 +268,16 @@ class SimulatedSupervisor:
         """Makes `run` answer STOPPED."""
         if key in self._stops:
             self._stops[key].set()
+
+    def freeze(self, key: str) -> None:
+        """Stops its time."""
+        if key in self._clocks:
+            self._clocks[key].freeze()
+
+    def thaw(self, key: str) -> None:
+        """Lets it go on."""
+        if key in self._clocks:
+            self._clocks[key].thaw()
 
     async def close(self) -> None:
         """Nothing to close."""
@@ -247,19 +297,19 @@ class SimulatedSupervisor:
         self._host.executed(execution)
         return execution
 
-    async def _play(self, launch: Launch, on_output: OnOutput) -> Exit:
+    async def _play(self, launch: Launch, on_output: OnOutput, clock: "PlayedClock") -> Exit:
         # By hand-out: a rerun may end differently.
         chance = random.Random(f"{self._host.seed}:{launch.key}")
         seconds = chance.choice((0.0, 0.01, 0.5, 2.0, 6.0))
         lines = chance.choice((0, 0, 1, 3))
         for number in range(lines):
             on_output(OutputStream.STDOUT, f"{launch.key} {number}\n".encode() * chance.choice((1, 20)))
-            await asyncio.sleep(seconds / lines)
+            await clock.spend(seconds / lines)
         if lines == 0:
-            await asyncio.sleep(seconds)
+            await clock.spend(seconds)
         kind = chance.choices(("ok", "transient", "permanent", "hang"), (12, 3, 1, 1))[0]
         if kind == "hang":
-            await asyncio.sleep(_HANG_SECONDS)
+            await clock.spend(_HANG_SECONDS)
         if kind == "ok":
             output = json.dumps({"by": launch.key, "n": chance.randrange(4)}).encode()
             return Exit(EndReason.EXITED, exit_code=0, result=output)

@@ -181,15 +181,18 @@ def test_an_offer_that_is_no_longer_its_steps_is_neither_expired_nor_held(
 def test_an_agent_holds_its_offered_and_running_attempts(store: Store) -> None:
     store.write(add_run, "run-1", tuple(a_step(node_id=node) for node in "abc"))
     store.write(add_run, "run-2", (a_step("run-2", "a"),), cancel_requested=True)
+    store.write(add_run, "run-3", (a_step("run-3", "a"),), frozen=True)
     offered = store.write(add_lease, "run-1", "a")
     running = store.write(add_lease, "run-1", "b", state=AttemptState.RUNNING)
     store.write(add_lease, "run-1", "c", agent_id="agent-2")
     cancelled = store.write(add_lease, "run-2", "a")
+    frozen = store.write(add_lease, "run-3", "a")
     held = sorted(store.read(leases.open_leases, "agent-1"), key=lambda lease: lease.attempt.execution_key)
     assert held == [
         OpenLease(offered, cancel_requested=False),
         OpenLease(running, cancel_requested=False),
         OpenLease(cancelled, cancel_requested=True),
+        OpenLease(frozen, cancel_requested=False, frozen=True),
     ]
     assert store.read(leases.open_leases, "none") == []
 

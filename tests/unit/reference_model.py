@@ -105,7 +105,7 @@ class Fact:
 
 HAND_OUT, CONFIRM, EXPIRE, LOSE, LEAVE = "hand out", "confirm", "expire", "lose", "leave"
 SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP = "succeed", "fail", "fail for good", "time out", "stop"
-PAUSE, RESUME, CANCEL = "pause", "resume", "cancel"
+PAUSE, FREEZE, RESUME, CANCEL = "pause", "freeze", "resume", "cancel"
 DEADLINE, WAIT_OUT, RETRY = "deadline", "wait out", "retry"
 
 _ENDS_A_HOLD = {EXPIRE, LOSE, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP}
@@ -124,6 +124,7 @@ class Picture:
     open_steps: int
     failed_steps: int
     held: frozenset[str]
+    frozen: bool
     attempts: Mapping[str, int]
     """Number of the newest attempt."""
     epochs: Mapping[str, int]
@@ -155,6 +156,7 @@ def picture(plan: Plan, history: Sequence[Fact]) -> Picture:
         run=_run_state(facts, bool(still_open), bool(failed)),
         open_steps=len(still_open),
         failed_steps=len(failed),
+        frozen=paused and bool(still_open) and _is_frozen(facts),
         held=frozenset(node for node, state in states.items() if state is StepState.READY and paused),
         attempts={node.id: _newest_attempt(_of(history, node.id)) for node in plan.nodes},
         epochs={node.id: sum(fact.what == HAND_OUT for fact in _of(history, node.id)) for node in plan.nodes},
@@ -302,11 +304,17 @@ def _gate(facts: Sequence[Fact]) -> tuple[bool, bool]:
     paused = resumed = cancelled = False
     for fact in facts:
         cancelled = cancelled or fact.what in _STOPS
-        if fact.what == PAUSE and not cancelled:
+        if fact.what in (PAUSE, FREEZE) and not cancelled:
             paused = True
         if fact.what == RESUME and paused:
             paused, resumed = False, True
     return paused, resumed
+
+
+def _is_frozen(facts: Sequence[Fact]) -> bool:
+    """Tells whether the last word about a paused run was to stand still, and no stop has come since the first."""
+    gates = [fact.what for fact in facts if fact.what in (PAUSE, FREEZE, RESUME)]
+    return gates[-1] == FREEZE and not any(fact.what in _STOPS for fact in facts)
 
 
 def _of(facts: Sequence[Fact], node: str) -> list[Fact]:

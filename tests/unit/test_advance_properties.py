@@ -13,6 +13,7 @@ from reference_model import (
     EXPIRE,
     FAIL,
     FAIL_FOR_GOOD,
+    FREEZE,
     HAND_OUT,
     LEAVE,
     LOSE,
@@ -110,6 +111,7 @@ COMMANDS: dict[str, Callable[[Fact], Command]] = {
     TIME_OUT: lambda fact: end(fact.node, Outcome.TIMED_OUT, SLOW),
     STOP: lambda fact: end(fact.node, Outcome.CANCELLED),
     PAUSE: lambda _: commands.Pause(),
+    FREEZE: lambda _: commands.Pause(freeze=True),
     RESUME: lambda _: commands.Resume(),
     CANCEL: lambda _: commands.Cancel(),
     DEADLINE: lambda _: commands.ReachDeadline(),
@@ -134,13 +136,14 @@ def possible(driver: Driver) -> list[Fact]:
         if step.state is StepState.LEASED:
             offered = driver.newest(node).state is AttemptState.OFFERED
             found += [Fact(what, node) for what in (WHILE_OFFERED if offered else WHILE_RUNNING)]
-    return [*found, Fact(PAUSE), Fact(RESUME), Fact(RESUME), Fact(CANCEL), Fact(DEADLINE)]
+    return [*found, Fact(PAUSE), Fact(FREEZE), Fact(RESUME), Fact(RESUME), Fact(CANCEL), Fact(DEADLINE)]
 
 
 def compare(driver: Driver, plan: Plan, facts: Sequence[Fact]) -> None:
     expected = picture(plan, facts)
     assert driver.states() == {node: state.value for node, state in expected.states.items()}
     assert driver.run.state is expected.run
+    assert driver.run.frozen is expected.frozen
     assert (driver.run.open_steps, driver.run.failed_steps) == (expected.open_steps, expected.failed_steps)
     assert {node for node, step in driver.steps.items() if step.held} == expected.held
     assert {node: step.attempt for node, step in driver.steps.items()} == expected.attempts
@@ -180,7 +183,7 @@ def test_a_group_commit_does_what_its_commands_do_one_by_one(
         happen(driver, plan, facts, [Fact(HAND_OUT, node) for node in ready])
         leased = [node for node, step in driver.steps.items() if step.state is StepState.LEASED]
         reports = [Fact(REPORTS[(choice + place) % len(REPORTS)], node) for place, node in enumerate(leased)]
-        gate = [[], [Fact(PAUSE)], [Fact(RESUME)], [Fact(RESUME)]][outcomes[turn] % 4]
+        gate = [[], [Fact(PAUSE)], [Fact(FREEZE)], [Fact(RESUME)], [Fact(RESUME)]][outcomes[turn] % 5]
         happen(driver, plan, facts, [*gate, *(with_output(report, choice % 5) for report in reports)])
     finish(driver, plan, facts)
 

@@ -222,36 +222,6 @@ def test_an_unsafe_step_waits_for_a_person_after_a_loss() -> None:
     assert driver.run.state is RunState.CANCELLED
 
 
-def test_a_pause_holds_what_is_ready_and_lets_go_on_what_runs() -> None:
-    driver = Driver(workflow("a → c", "b → d"))
-    driver.hand_out("a")
-    driver.do(commands.Pause())
-    assert driver.run.state is RunState.PAUSED
-    assert driver.steps["b"].held
-    driver.end("a", Outcome.SUCCEEDED, output=1)
-    assert (driver.state("a"), driver.steps["c"].held) == (StepState.SUCCEEDED, True)
-    driver.do(commands.Resume())
-    assert driver.run.state is RunState.RUNNING
-    assert not any(step.held for step in driver.steps.values())
-
-
-def test_pausing_and_resuming_twice_is_doing_it_once() -> None:
-    driver = Driver(workflow("a → b"))
-    driver.do(commands.Resume())
-    assert driver.run.state is RunState.PENDING
-    driver.do(commands.Pause(), commands.Pause())
-    driver.do(commands.Resume(), commands.Resume())
-    assert driver.kinds().count(EventType.RUN_PAUSED) == driver.kinds().count(EventType.RUN_RESUMED) == 1
-
-
-def test_a_retry_that_comes_due_in_a_pause_is_held() -> None:
-    driver = Driver(workflow(a=tries(2)))
-    driver.hand_out("a")
-    driver.do(commands.Pause())
-    driver.end("a", Outcome.FAILED, BUSY)
-    assert (driver.state("a"), driver.steps["a"].held) == (StepState.READY, True)
-
-
 def test_a_cancel_ends_at_once_what_no_agent_holds() -> None:
     driver = Driver(workflow("a → b", "c → d"))
     driver.hand_out("a")

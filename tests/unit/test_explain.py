@@ -85,6 +85,11 @@ CASES: dict[str, tuple[dict[str, Any], Rule | None, str]] = {
         Rule.PAUSE,
         "the run is paused",
     ),
+    "frozen": (
+        {"run": replace(RUN, state=RunState.PAUSED, frozen=True), "step": replace(READY, held=True)},
+        Rule.PAUSE,
+        "the run is frozen",
+    ),
     "limit": (
         {
             "run": replace(RUN, admitted=False, concurrency_group="g", concurrency_limit=2),

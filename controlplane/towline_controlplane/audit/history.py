@@ -29,6 +29,8 @@ RUN_LINES: Mapping[E, RunState | None] = {
     E.RUN_ADMITTED: None,
     E.RUN_DEADLINE_REACHED: None,
     E.RUN_RETRIED: RunState.PENDING,
+    E.RUN_FROZEN: None,
+    E.RUN_THAWED: None,
 }
 """Where a line leads the run; None: nowhere by itself."""
 
@@ -88,6 +90,7 @@ class _Replay:
     cancelled: bool = False
     overdue: bool = False
     admitted: bool = True
+    frozen: bool = False
     retries: int = 0
     failed_steps: int = 0
     steps: dict[str, _Step] = field(default_factory=dict[str, _Step])
@@ -107,6 +110,7 @@ class _Replay:
         self._expect(_may_follow(event.type, target, self.state), event, self.state)
         _RUN_EFFECTS.get(event.type, _no_effect_on_run)(self)
         self.state = target or self.state
+        self.frozen = self.frozen and self.state is RunState.PAUSED and not self.cancelled
 
     def _take_step_line(self, event: Event, step: _Step) -> None:
         allowed, target = STEP_LINES[event.type]
@@ -151,6 +155,7 @@ def check_history(rows: RunRows, findings: Findings) -> None:
     findings.equal("I16", "deadline_reached by its history", replay.overdue, rows.run.deadline_reached)
     findings.equal("I16", "retries by its history", replay.retries, rows.run.retries)
     findings.equal("I16", "admitted by its history", replay.admitted, rows.run.admitted)
+    findings.equal("I11", "frozen by its history", replay.frozen, rows.run.frozen)
     findings.equal("I6", "failed_steps by its history", replay.failed_steps, rows.run.failed_steps)
     for node_id, known in replay.steps.items():
         _compare_step(rows, node_id, known, findings)
@@ -248,6 +253,14 @@ def _begin_again(replay: _Replay) -> None:
     replay.retries += 1
 
 
+def _freeze(replay: _Replay) -> None:
+    replay.frozen = True
+
+
+def _thaw(replay: _Replay) -> None:
+    replay.frozen = False
+
+
 def _no_effect_on_run(_replay: _Replay) -> None: ...
 
 
@@ -257,4 +270,6 @@ _RUN_EFFECTS: Mapping[E, Callable[[_Replay], None]] = {
     E.RUN_QUEUED: _close,
     E.RUN_ADMITTED: _admit,
     E.RUN_RETRIED: _begin_again,
+    E.RUN_FROZEN: _freeze,
+    E.RUN_THAWED: _thaw,
 }

@@ -153,18 +153,23 @@ def _admit(draft: Draft, _command: commands.Admit, _jitter: float) -> None:
     draft.gate_ready_steps()
 
 
-def _pause(draft: Draft, _command: commands.Pause, _jitter: float) -> None:
-    if draft.run.state is RunState.PAUSED or draft.run.cancel_requested:
+def _pause(draft: Draft, command: commands.Pause, _jitter: float) -> None:
+    if draft.run.cancel_requested:
         return
-    draft.move_run(RunState.PAUSED)
-    draft.record(EventType.RUN_PAUSED)
-    draft.gate_ready_steps()
+    if draft.run.state is not RunState.PAUSED:
+        draft.move_run(RunState.PAUSED)
+        draft.record(EventType.RUN_PAUSED)
+        draft.gate_ready_steps()
+    if draft.run.frozen is not command.freeze:
+        draft.run = replace(draft.run, frozen=command.freeze)
+        draft.record(EventType.RUN_FROZEN if command.freeze else EventType.RUN_THAWED)
 
 
 def _resume(draft: Draft, _command: commands.Resume, _jitter: float) -> None:
     if draft.run.state is not RunState.PAUSED:
         return
     draft.move_run(RunState.RUNNING)
+    draft.run = replace(draft.run, frozen=False)
     draft.record(EventType.RUN_RESUMED)
     draft.gate_ready_steps()
 
@@ -186,7 +191,7 @@ def _reach_deadline(draft: Draft, _command: commands.ReachDeadline, _jitter: flo
 
 def _stop(draft: Draft) -> None:
     """Ends every step that no agent holds; the others end when their holders answer or are given up."""
-    draft.run = replace(draft.run, cancel_requested=True)
+    draft.run = replace(draft.run, cancel_requested=True, frozen=False)
     for step in draft.open_steps():
         if step.state is not StepState.LEASED:
             _end_untaken(draft, step, StepState.CANCELLED)

@@ -82,7 +82,9 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Nothing more is handed out until Resume."""
+    """Nothing more is handed out until Resume; with `freeze` what runs stands still until then. The last one counts."""
+
+    freeze: bool = False
 
 
 @dataclass(frozen=True, slots=True)

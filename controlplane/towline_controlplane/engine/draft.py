@@ -298,7 +298,7 @@ class Draft:
 
     def _end_run_as(self, state: RunState, error: Failure | None) -> None:
         self.move_run(state)
-        self.run = replace(self.run, end_time=self._now, error=error)
+        self.run = replace(self.run, end_time=self._now, error=error, frozen=False)
         self.record(_RUN_ENDED[state], error=error)
 
 

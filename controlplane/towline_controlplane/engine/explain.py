@@ -106,7 +106,7 @@ def _own_verdicts(situation: Situation) -> list[Verdict]:
         Verdict(Rule.STATE, step.state is StepState.READY, _state(situation)),
         Verdict(Rule.DEPENDENCY, not waits, _dependency(situation) if waits else "no predecessor is waited for"),
         _gate(Rule.CANCEL, "being cancelled", closed=run.cancel_requested),
-        _gate(Rule.PAUSE, "paused", closed=run.state is RunState.PAUSED),
+        _gate(Rule.PAUSE, "frozen" if run.frozen else "paused", closed=run.state is RunState.PAUSED),
         Verdict(Rule.LIMIT, run.admitted, "the run may go" if run.admitted else _limit(situation)),
         Verdict(Rule.TIME, due, "it is due" if due else _time(situation)),
     ]
@@ -126,7 +126,8 @@ def _state(situation: Situation) -> str:
         name = situation.name_of(attempt.agent_id)
         if attempt.state is AttemptState.OFFERED:
             return f"offered to {name} {_span(situation.now - attempt.create_time)} ago, not yet confirmed"
-        return f"it runs on {name} for {_span(situation.now - (attempt.start_time or attempt.create_time))}"
+        doing = "is frozen" if situation.run.frozen else "runs"
+        return f"it {doing} on {name} for {_span(situation.now - (attempt.start_time or attempt.create_time))}"
     return f"it is {step.state}"
 
 

@@ -30,6 +30,7 @@ from towline_controlplane.services.offers import OfferMessages
 from towline_controlplane.sessions import Sessions
 from towline_controlplane.store import plugins
 from towline_controlplane.store.database import Database
+from towline_controlplane.store.leases import OpenLease
 from towline_controlplane.submissions import Report
 
 MAX_WAIT_SECONDS = 25.0
@@ -111,7 +112,7 @@ class AgentProtocol(AgentServiceServicer):
         else:
             _in_session(request.session_id)
             await self.sessions.renew(agent, request.session_id)
-        held = [(each.lease, messages.lease(each.lease, agent)) for each in request.held]
+        held = [(each, messages.lease(each.lease, agent)) for each in request.held]
         await self.orchestrator.confirm(lease for _, lease in held)
         return pb.SyncResponse(
             lease_duration=messages.duration(self.sessions.lease_seconds),
@@ -196,19 +197,34 @@ class AgentProtocol(AgentServiceServicer):
             offer_seconds=self.offers.limits.offer_seconds,
         )
 
-    async def _directives(self, agent: AgentRecord, held: Sequence[tuple[pb.Lease, Lease]]) -> list[pb.Directive]:
+    async def _directives(self, agent: AgentRecord, held: Sequence[tuple[pb.HeldAttempt, Lease]]) -> list[pb.Directive]:
         current = {
             (lease.attempt.run_id, lease.attempt.node_id, lease.attempt.epoch): lease
             for lease in await self.sessions.open_leases(agent.id)
         }
         directives: list[pb.Directive] = []
-        for message, lease in held:
+        for held_attempt, lease in held:
             found = current.get((lease.run_id, lease.node_id, lease.epoch))
-            if found is None or found.attempt.token_hash != lease.token_hash:
-                directives.append(pb.Directive(action=pb.Directive.RELEASE, lease=message, reason="lease lost"))
-            elif found.cancel_requested:
-                directives.append(pb.Directive(action=pb.Directive.CANCEL, lease=message, reason="run cancelled"))
+            if found is not None and found.attempt.token_hash != lease.token_hash:
+                found = None
+            wanted = _wanted(found, is_frozen=held_attempt.frozen)
+            if wanted is not None:
+                action, reason = wanted
+                directives.append(pb.Directive(action=action, lease=held_attempt.lease, reason=reason))
         return directives
+
+
+def _wanted(lease: OpenLease | None, *, is_frozen: bool) -> "tuple[pb.Directive.Action, str] | None":
+    """Returns what an agent is to do with an attempt that it holds; None: nothing but go on as it is."""
+    if lease is None:
+        return pb.Directive.RELEASE, "lease lost"
+    if lease.cancel_requested:
+        return pb.Directive.CANCEL, "run cancelled"
+    if lease.frozen and not is_frozen:
+        return pb.Directive.FREEZE, "run frozen"
+    if is_frozen and not lease.frozen:
+        return pb.Directive.THAW, "run thawed"
+    return None
 
 
 def _in_session(session_id: str) -> AgentRecord:

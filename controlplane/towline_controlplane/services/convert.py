@@ -95,6 +95,7 @@ def run(row: model.Run, output: Mapping[str, str] | None = None) -> run_pb2.Run:
         retries=row.retries,
         deadline_time=timestamp(row.deadline),
         waiting_for_slot=not row.admitted and row.end_time is None,
+        frozen=row.frozen,
     )
 
 

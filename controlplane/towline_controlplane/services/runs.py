@@ -48,8 +48,8 @@ class RunCommands(Protocol):
         """Creates a run; raises IdempotencyKeyReused."""
         ...
 
-    async def pause(self, run_id: str, owner_id: str | None) -> Run:
-        """Stops hand-outs; raises NotFound or InvalidState."""
+    async def pause(self, run_id: str, owner_id: str | None, *, freeze: bool = False) -> Run:
+        """Stops hand-outs, with `freeze` what runs too; raises NotFound or InvalidState."""
         ...
 
     async def resume(self, run_id: str, owner_id: str | None) -> Run:
@@ -134,8 +134,12 @@ class RunService:
         return pb.GetRunResponse(run=await asyncio.to_thread(convert.run, run, output))
 
     async def PauseRun(self, request: pb.PauseRunRequest, _context: Context) -> pb.PauseRunResponse:
-        """Stops handing out the steps of a run."""
-        return pb.PauseRunResponse(run=convert.run(await self.commands.pause(request.run_id, visible_owner())))
+        """Stops handing out the steps of a run, and lets what runs stand still if asked to."""
+        if request.mode not in pb.PauseRunRequest.Mode.values():
+            raise InvalidArgument.of("mode", f"has the unknown value {request.mode}")
+        freeze = request.mode == pb.PauseRunRequest.FREEZE
+        run = await self.commands.pause(request.run_id, visible_owner(), freeze=freeze)
+        return pb.PauseRunResponse(run=convert.run(run))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, _context: Context) -> pb.ResumeRunResponse:
         """Hands out the steps of a paused run again."""

@@ -82,6 +82,6 @@ def of_run() -> ForeignKeyConstraint:
     return ForeignKeyConstraint(["run_id"], ["runs.id"], ondelete="CASCADE")
 
 
-def partial(name: str, columns: Iterable[ColumnElement[Any]], where: str) -> Index:
+def partial(name: str, columns: Iterable[ColumnElement[Any]], where: str, *, unique: bool = False) -> Index:
     """Returns an index over the rows that a condition selects; a query uses it only if it says the very same."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))

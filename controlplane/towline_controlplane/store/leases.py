@@ -53,10 +53,11 @@ _SPARE = 64
 
 @dataclass(frozen=True, slots=True)
 class OpenLease:
-    """An attempt that its agent holds, and whether its run is being cancelled."""
+    """An attempt that its agent holds, and what is wanted of it: an end if its run is being cancelled, or a stand."""
 
     attempt: Attempt
     cancel_requested: bool
+    frozen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +159,11 @@ def open_leases(tx: Transaction, agent_id: str) -> list[OpenLease]:
     """Returns what an agent holds: open attempts on which steps are LEASED."""
     attempts, runs = tables.attempts, tables.runs
     query = (
-        select(*ATTEMPT.columns(attempts), runs.c.cancel_requested)
+        select(*ATTEMPT.columns(attempts), runs.c.cancel_requested, runs.c.frozen)
         .select_from(held_attempts().join(runs, runs.c.id == attempts.c.run_id))
         .where(attempts.c.end_time.is_(None), attempts.c.agent_id == agent_id)
     )
-    return [OpenLease(ATTEMPT.load(row[:-1]), row[-1]) for row in tx.connection.execute(query)]
+    return [OpenLease(ATTEMPT.load(row[:-2]), *row[-2:]) for row in tx.connection.execute(query)]
 
 
 def leases_of_other_sessions(tx: Transaction, agent_id: str, session_id: str) -> list[Attempt]:

@@ -38,6 +38,7 @@ def fail_run(tx: Transaction, run_id: str, failure: Failure) -> bool:
             state=state.value,
             error=None if state is RunState.CANCELLED else to_json(error),
             end_time=tx.now,
+            frozen=False,
             open_steps=0,
             failed_steps=failed_steps + (0 if cancelled else len(events)),
             event_count=end.sequence,

@@ -212,6 +212,7 @@ RUN = Mapped(
     error=_FAILURE,
     deadline_reached=_BOOLEAN,
     admitted=_BOOLEAN,
+    frozen=_BOOLEAN,
 )
 STEP = Mapped(Step, state=_enum(StepState), held=_BOOLEAN, error=_FAILURE)
 ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAGE)

@@ -36,7 +36,7 @@ _RUN_ROW = tuple(name for name in RUN.names if name != "input")
 _RUN_CHANGES = (
     *("state", "cancel_requested", "open_steps", "failed_steps"),
     *("event_count", "start_time", "end_time", "error"),
-    *("output", "retries", "deadline", "deadline_reached", "admitted"),
+    *("output", "retries", "deadline", "deadline_reached", "admitted", "frozen"),
 )
 _RUN_KEY = ("id",)
 _STEP_KEY = ("run_id", "node_id")

@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from towline_controlplane.model import AttemptState, Role, RunState, StepState
-from towline_controlplane.store import columns, plugin_tables, secret_tables
+from towline_controlplane.store import agent_tables, columns, plugin_tables, secret_tables
 from towline_controlplane.store.columns import big, count, ended, flag, metadata, of_run, one_of, partial, text_column
 
 plugins, plugin_versions = plugin_tables.plugins, plugin_tables.plugin_versions
@@ -31,6 +31,10 @@ OFFERED = "state = 'OFFERED'"
 UNADMITTED = "end_time IS NULL AND NOT admitted"
 RUN_TIMED = "end_time IS NULL AND deadline IS NOT NULL"
 """Of the partial indexes: a query uses one only if it says the very same."""
+
+agents = agent_tables.agents
+enrollment_tokens = agent_tables.enrollment_tokens
+queues = agent_tables.queues
 
 users = Table(
     "users",
@@ -80,53 +84,6 @@ workflow_versions = Table(
     ForeignKeyConstraint(["workflow_id"], ["workflows.id"]),
 )
 
-queues = Table(
-    "queues",
-    metadata,
-    text_column("id"),
-    text_column("labels"),
-    count("sandbox_level", default="0"),
-    text_column("plugin", null=True),
-    count("protocol_version", default="1"),
-    PrimaryKeyConstraint("id"),
-)
-
-agents = Table(
-    "agents",
-    metadata,
-    text_column("id"),
-    text_column("name"),
-    text_column("credential_hash"),
-    big("create_time"),
-    text_column("session_id", null=True),
-    count("slots"),
-    text_column("labels"),
-    text_column("version"),
-    text_column("hostname"),
-    text_column("platform"),
-    big("renewals"),
-    big("lease_expire_time"),
-    big("last_seen_time", null=True),
-    flag("drained", default=false()),
-    count("sandbox_level", default="0"),
-    text_column("plugins", default="[]"),
-    count("protocol_version", default="1"),
-    text_column("lacking", default="[]"),
-    PrimaryKeyConstraint("id"),
-    UniqueConstraint("name"),
-    UniqueConstraint("credential_hash"),
-)
-
-enrollment_tokens = Table(
-    "enrollment_tokens",
-    metadata,
-    text_column("token_hash"),
-    count("uses_left"),
-    big("expire_time"),
-    big("create_time"),
-    PrimaryKeyConstraint("token_hash"),
-    CheckConstraint("uses_left >= 0", name="uses_left"),
-)
 
 # The owner comes first, not the run: the key is what makes two racing requests one run.
 requests = Table(
@@ -168,6 +125,7 @@ runs = Table(
     # Of a run that a step of another run started.
     text_column("parent_run_id", null=True),
     text_column("parent_node_id", null=True),
+    flag("frozen", default=false()),
     PrimaryKeyConstraint("id"),
     one_of("state", RunState),
     ended(columns.RUN_ENDED),
@@ -299,6 +257,8 @@ attempts = Table(
     text_column("error", null=True),
     text_column("usage"),
     text_column("report_digest", null=True),
+    count("weight", default="1"),
+    count("memory_mb", default="0"),
     PrimaryKeyConstraint("run_id", "node_id", "number"),
     UniqueConstraint("run_id", "execution_key"),
     ForeignKeyConstraint(["run_id", "node_id"], ["steps.run_id", "steps.node_id"], ondelete="CASCADE"),
