@@ -153,7 +153,7 @@ def test_nobody_finds_what_a_plugin_was_given(tmp_path: Path, database: str, req
         settings["DATABASE_URL"] = request.getfixturevalue("postgres_url")
 
     async def scenario() -> None:
-        async with installed(tmp_path, **settings) as installation:
+        async with installed(tmp_path, net=None, agents=1, replicas=1, **settings) as installation:
             rest = Rest(installation.http)
             rest.sign_in()
             plant(rest)

@@ -15,7 +15,7 @@ from towline_controlplane.errors import AgentUnsupported
 from towline_controlplane.model import PluginRef, SideEffects
 from towline_controlplane.requirements import Limits, Network
 
-PLUGIN = PluginRef("id", "p", "1.0.0", "digest", "run", SideEffects.NONE, 0, 0)
+PLUGIN = PluginRef("p", "1.0.0", "digest", "run", SideEffects.NONE)
 
 
 def version_of(plugin: PluginRef | None = None, **fields: Any) -> int:

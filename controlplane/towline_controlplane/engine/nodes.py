@@ -42,7 +42,7 @@ _ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _FAILURE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _NO_CONFIG = compile_template({})
 _DEFAULT_RETRY = RetryPolicy()
-_ASKS_NOTHING = (None, False, 0, "", [], {})
+_ASKS_NOTHING: tuple[object, ...] = (None, False, 0, "", [], {})
 _ASKS_THE_USUAL: Mapping[str, tuple[object, ...]] = {"weight": (1,), "network": (Network.FULL, "NETWORK_UNSPECIFIED")}
 
 
