@@ -18,7 +18,7 @@ import psutil
 import structlog
 
 from towline.v1.agent_service_pb2 import EnrollRequest
-from towline_agent import command_line, enrollment, prctl
+from towline_agent import cgroups, command_line, enrollment, prctl
 from towline_agent.clock import Backoff, SystemClock
 from towline_agent.control_plane import AgentUnsupported, CredentialRefused, SessionReplaced
 from towline_agent.enrollment import Identity, NotEnrolled
@@ -82,13 +82,32 @@ def _run(settings: Settings) -> ExitCode:
     # The supervisor forks, gRPC must never see a fork: it starts before gRPC is imported.
     from towline_agent.supervisor_client import ProcessSupervisor
 
+    groups = _claim_groups(settings)
     policy = Policy(tuple(map(str, settings.readable)), str(settings.state_dir.resolve()))
-    supervisor = ProcessSupervisor.start(policy=policy)
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-    if sys.platform == "linux":
-        prctl.refuse_inspection()
-    lock_folder(private_folder(settings.state_dir))
-    return asyncio.run(_serve(settings, supervisor))
+    try:
+        supervisor = ProcessSupervisor.start(policy=policy, groups=groups)
+        os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+        if sys.platform == "linux":
+            prctl.refuse_inspection()
+        lock_folder(private_folder(settings.state_dir))
+        return asyncio.run(_serve(settings, supervisor))
+    finally:
+        if groups is not None:
+            groups.dissolve()
+
+
+def _claim_groups(settings: Settings) -> cgroups.Hierarchy | None:
+    """Before any other process is started: v2 has room only for an agent that is alone in its group."""
+    if settings.cgroups == "off":
+        return None
+    try:
+        groups = cgroups.claim()
+    except cgroups.Unavailable as reason:
+        log.info("limits_sampled", reason=str(reason))
+        return None
+    for controller, reason in groups.missing.items():
+        log.info("limit_not_by_kernel", controller=controller, reason=reason)
+    return groups
 
 
 class _Signals:

@@ -13,14 +13,15 @@ import structlog
 from towline.v1.agent_service_pb2 import AttemptResult, Directive, Offer
 from towline_agent.attempt_redaction import AttemptRedaction
 from towline_agent.bundles import BundleUnavailable
+from towline_agent.certificate import bounded_lines
 from towline_agent.demands import level_message
-from towline_agent.execution import EndReason, Exit, Supervisor
+from towline_agent.execution import DEFAULT_PROCESSES, EndReason, Exit, OutputStream, Supervisor
 from towline_agent.holdings import Attempt, Holdings, lease_key
 from towline_agent.lifecycle import Action, Event, Phase
 from towline_agent.log_spool import AttemptLog, LogSpool
 from towline_agent.log_stream import LogStream
 from towline_agent.outbox import Outbox
-from towline_agent.outcomes import Evidence, decide, failed, not_prepared, sandbox_unavailable
+from towline_agent.outcomes import Circumstances, decide, not_prepared, sandbox_unavailable, unavailable
 from towline_agent.sandbox.standing import SandboxUnavailable
 from towline_agent.slots import Slots
 from towline_agent.workshop import Workshop
@@ -166,14 +167,14 @@ class Attempts:
             self._apply(attempt, Event.LAUNCH)
             end = await self._supervisor.run(launch, redaction.write)
         except BundleUnavailable as error:
-            return failed(error.failure)
+            return unavailable(error.failure)
         except SandboxUnavailable as error:
-            return failed(sandbox_unavailable(str(error)))
+            return sandbox_unavailable(str(error))
         except OSError as error:
-            return failed(not_prepared(error))
+            return not_prepared(error)
         except Exception as error:
             log.exception("attempt_broken", **attempt.names)
-            return failed(not_prepared(error))
+            return not_prepared(error)
         if end.killed:
             output.note(f"{len(end.killed)} processes outlived the plugin and were killed")
         redaction.finish()
@@ -215,12 +216,15 @@ class Attempts:
 
 def _decide(attempt: Attempt, end: Exit, output: AttemptLog) -> AttemptResult:
     limits = attempt.offer.limits
-    evidence = Evidence(
+    around = Circumstances(
         timeout_seconds=limits.timeout.ToTimedelta().total_seconds(),
         memory_bytes=limits.memory_bytes,
         output_bytes=limits.output_bytes,
         stopped_by=attempt.stopped_by,
         stop_reason=attempt.stop_reason,
-        last_errors=output.last_errors,
+        last_output=bounded_lines(output.tail(OutputStream.STDOUT)),
+        last_errors=bounded_lines(output.tail(OutputStream.STDERR)),
+        cpu_seconds=limits.cpu_time.ToTimedelta().total_seconds(),
+        processes=limits.processes or DEFAULT_PROCESSES,
     )
-    return decide(attempt.offer.lease, end, evidence)
+    return decide(attempt.offer.lease, end, around)

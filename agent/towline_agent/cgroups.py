@@ -22,6 +22,7 @@ from towline_agent.cgroup_files import LIMITING, Allowance, Controller, Mount, R
 _PREFIX = "towline-"
 _OWN_LEAF = "agent"
 _MOST_NAMES = 20
+_LINKS_OF_A_LEAF = 2
 _RESCAN_SECONDS = 0.002
 _KILL_SECONDS = 5.0
 
@@ -37,9 +38,17 @@ class Group:
     folders: Mapping[Controller, Path]
     versions: Mapping[Controller, int]
 
-    def join(self) -> None:
-        """Moves the calling process into the group, and with it all that it forks from now on; raises OSError."""
-        self.add(0)
+    def open(self) -> list[int]:
+        """Descriptors by which a process joins, wherever it may have gone by then; raises OSError."""
+        opened: list[int] = []
+        try:
+            for folder in self._places():
+                opened += [os.open(folder / "cgroup.procs", os.O_WRONLY)]
+        except OSError:
+            for descriptor in opened:
+                os.close(descriptor)
+            raise
+        return opened
 
     def add(self, pid: int) -> None:
         """Moves a process, without those that it has forked before."""
@@ -49,6 +58,10 @@ class Group:
     def pids(self) -> set[int]:
         """The processes that are in the group now, or in groups that they have made below it."""
         return {pid for folder in self._places() for pid in _pids_below(folder)}
+
+    def strike(self) -> None:
+        """Sends SIGKILL to all that is in the group now."""
+        self._kill_once(self.pids())
 
     def kill(self, seconds: float = _KILL_SECONDS) -> set[int]:
         """Kills until nobody is found twice, for so long at most; returns whom it found. `pids` tells who is left."""
@@ -79,7 +92,8 @@ class Group:
     def _kill_once(self, members: Iterable[int]) -> None:
         whole = self.folders.get(Controller.KILL)
         if whole is not None:
-            _write(whole / "cgroup.kill", "1")
+            with suppress(FileNotFoundError):
+                _write(whole / "cgroup.kill", "1")
         for pid in members:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -139,6 +153,12 @@ class Hierarchy:
             {Controller(name): Path(folder) for name, folder in document["folders"].items()},
             {Controller(name): version for name, version in document["versions"].items()},
         )
+
+
+def join(entrances: Iterable[int]) -> None:
+    """Moves the calling process into an opened group, and with it all that it forks from now on; raises OSError."""
+    for entrance in entrances:
+        os.write(entrance, b"0")
 
 
 def claim(process: Path = Path("/proc/self")) -> Hierarchy:
@@ -330,12 +350,22 @@ def _numbers(file: Path) -> list[int]:
 
 
 def _pids_below(folder: Path) -> Iterator[int]:
-    for place, _, _ in os.walk(folder):
-        yield from _numbers(Path(place, "cgroup.procs"))
+    yield from _numbers(folder / "cgroup.procs")
+    if _has_children(folder):
+        for place, _, _ in os.walk(folder):
+            yield from _numbers(Path(place, "cgroup.procs"))
+
+
+def _has_children(folder: Path) -> bool:
+    try:
+        return folder.stat().st_nlink > _LINKS_OF_A_LEAF
+    except OSError:
+        return False
 
 
 def _remove(folder: Path) -> bool:
-    for place, _, _ in os.walk(folder, topdown=False):
+    places = os.walk(folder, topdown=False) if _has_children(folder) else [(str(folder),)]
+    for place, *_ in places:
         with suppress(OSError):
             Path(place).rmdir()
     return not folder.exists()

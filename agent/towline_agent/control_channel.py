@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from towline_agent.execution import EndReason, Exit, Launch
+from towline_agent.execution import EndReason, Exit, Launch, Sample, Watch
 from towline_agent.sandbox.levels import Confinement, Level, Network
 
 LARGEST_MESSAGE_BYTES = 128 * 1024
@@ -112,6 +112,10 @@ def encode_launch(launch: Launch) -> Message:
         "timeoutSeconds": launch.timeout_seconds,
         "memoryBytes": launch.memory_bytes,
         "killGraceSeconds": launch.kill_grace_seconds,
+        "cpuSeconds": launch.cpu_seconds,
+        "processes": launch.processes,
+        "openFiles": launch.open_files,
+        "fileBytes": launch.file_bytes,
         "hasSecrets": bool(launch.secrets),
         "confinement": asdict(launch.confinement),
     }
@@ -131,6 +135,10 @@ def decode_launch(message: Message) -> Launch:
         memory_bytes=message["memoryBytes"],
         output_bytes=0,
         kill_grace_seconds=message["killGraceSeconds"],
+        cpu_seconds=message["cpuSeconds"],
+        processes=message["processes"],
+        open_files=message["openFiles"],
+        file_bytes=message["fileBytes"],
         secrets=b"{}" if message["hasSecrets"] else b"",
         confinement=_decode_confinement(message["confinement"]),
     )
@@ -152,6 +160,7 @@ def encode_exit(key: str, ended: Exit) -> Message:
         "elapsedSeconds": ended.elapsed_seconds,
         "message": ended.message,
         "killed": ended.killed,
+        "watch": asdict(ended.watch),
     }
 
 
@@ -166,7 +175,13 @@ def decode_exit(message: Message) -> Exit:
         elapsed_seconds=message["elapsedSeconds"],
         message=message["message"],
         killed=tuple(message["killed"]),
+        watch=_decode_watch(message["watch"]),
     )
+
+
+def _decode_watch(message: Message) -> Watch:
+    facts: Message = {**message, "samples": tuple(Sample(**sample) for sample in message["samples"])}
+    return Watch(**facts)
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

@@ -20,6 +20,8 @@ class EndReason(StrEnum):
     SIGNALED = "SIGNALED"
     TIMEOUT = "TIMEOUT"
     MEMORY_LIMIT = "MEMORY_LIMIT"
+    CPU_LIMIT = "CPU_LIMIT"
+    PROCESS_LIMIT = "PROCESS_LIMIT"
     STOPPED = "STOPPED"
     SPAWN_FAILED = "SPAWN_FAILED"
     SANDBOX_FAILED = "SANDBOX_FAILED"
@@ -32,6 +34,42 @@ class OutputStream(StrEnum):
     STDOUT = "O"
     STDERR = "E"
     SYSTEM = "S"
+
+
+DEFAULT_PROCESSES = 1024
+DEFAULT_OPEN_FILES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A look at an attempt that runs."""
+
+    offset_seconds: float
+    """Since its start."""
+    memory_bytes: int
+    cpu_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What was seen of an attempt while it ran, and what the kernel has counted."""
+
+    samples: tuple[Sample, ...] = ()
+    """The last ones, oldest first."""
+    sample_seconds: float = 0.0
+    by_kernel: bool = False
+    """The memory limit was the kernel's to enforce, by a control group."""
+    kernel_kills: int = 0
+    """Processes that the kernel killed for want of memory, in the attempt's group alone."""
+    was_at_limit: bool = False
+    """The group was at its own memory limit."""
+    refused_processes: int = 0
+    """Forks that the kernel refused."""
+    left: int = 0
+    """Processes that could not be killed."""
+
+
+NOT_WATCHED = Watch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +91,14 @@ class Launch:
     output_bytes: int
     """Largest accepted result document."""
     kill_grace_seconds: float = 5.0
+    cpu_seconds: float = 0.0
+    """Of the whole tree; 0 without limit."""
+    processes: int = DEFAULT_PROCESSES
+    """Processes and threads of the whole tree."""
+    open_files: int = DEFAULT_OPEN_FILES
+    """Of one process."""
+    file_bytes: int = 0
+    """Largest file that may be written; 0 without limit."""
     secrets: bytes = field(default=b"", repr=False)
     """The JSON object that is read once from TOWLINE_SECRETS_FD; empty if there are none."""
     confinement: Confinement = LIMITED
@@ -75,6 +121,7 @@ class Exit:
     """For SPAWN_FAILED, SANDBOX_FAILED and SUPERVISOR_LOST: what went wrong."""
     killed: tuple[int, ...] = field(default=())
     """Processes that outlived the main one and had to be killed."""
+    watch: Watch = NOT_WATCHED
 
 
 OnOutput = Callable[[OutputStream, bytes], None]

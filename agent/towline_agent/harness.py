@@ -4,6 +4,7 @@ Knows the plugin protocol and no plugin. The attempt ends when the function retu
 `atexit` hooks are not waited for.
 """
 
+import errno
 import importlib
 import inspect
 import io
@@ -26,6 +27,12 @@ TRANSIENT_EXIT_CODE = 75
 
 _PERMANENT_EXIT_CODE = 1
 _LONGEST_MESSAGE = 4096
+_OF_THE_DISK = {
+    errno.ENOSPC: ("TRANSIENT", "DISK_FULL"),
+    errno.EDQUOT: ("TRANSIENT", "DISK_FULL"),
+    errno.EFBIG: ("PERMANENT", "FILE_LIMIT"),
+}
+"""Class and code of the errors by which the kernel says that something cannot be written."""
 
 
 def run(entry_point: str, plugin_dir: Path | None, environment: dict[str, str]) -> int:
@@ -41,6 +48,11 @@ def run(entry_point: str, plugin_dir: Path | None, environment: dict[str, str]) 
         document, code = _describe("TRANSIENT", error.code, str(error), error.retry_after_ms), TRANSIENT_EXIT_CODE
     except PermanentError as error:
         document, code = _describe("PERMANENT", error.code, str(error)), _PERMANENT_EXIT_CODE
+    except OSError as error:
+        traceback.print_exception(type(error), error, _plugin_frames(error.__traceback__))
+        kind, error_code = _OF_THE_DISK.get(error.errno or 0, ("PERMANENT", "PLUGIN_ERROR"))
+        summary = traceback.format_exception_only(error)[-1].strip()
+        document, code = _describe(kind, error_code, summary), _PERMANENT_EXIT_CODE
     except BaseException as error:  # noqa: BLE001 - whatever plugin code raises is the outcome of its attempt
         traceback.print_exception(type(error), error, _plugin_frames(error.__traceback__))
         summary = traceback.format_exception_only(error)[-1].strip()

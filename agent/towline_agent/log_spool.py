@@ -23,7 +23,7 @@ log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 _SUFFIX = ".log"
 MARKER_ROOM = 128
-MAX_TAIL_BYTES = 1024
+MAX_TAIL_BYTES = 4096
 
 
 class LogFile:
@@ -95,12 +95,12 @@ class AttemptLog:
         self._splitters = {
             stream: LineSplitter(stream, clock.micros) for stream in (OutputStream.STDOUT, OutputStream.STDERR)
         }
-        self._tail = b""
+        self._tails = dict.fromkeys(self._splitters, b"")
 
     def write(self, stream: OutputStream, data: bytes) -> None:
         """Adds raw output."""
-        if stream is OutputStream.STDERR:
-            self._tail = (self._tail + data[-MAX_TAIL_BYTES:])[-MAX_TAIL_BYTES:]
+        if stream in self._tails:
+            self._tails[stream] = (self._tails[stream] + data[-MAX_TAIL_BYTES:])[-MAX_TAIL_BYTES:]
         if self._full:
             self.dropped_bytes += len(data)
         elif stream is OutputStream.SYSTEM:
@@ -117,11 +117,9 @@ class AttemptLog:
         for splitter in self._splitters.values():
             self._append(splitter.finish())
 
-    @property
-    def last_errors(self) -> str:
-        """The last lines of standard error."""
-        text = self._tail.decode(errors="replace").strip()
-        return " | ".join(line.strip() for line in text.splitlines()[-5:] if line.strip())
+    def tail(self, stream: OutputStream) -> str:
+        """The last bytes of a stream as text; the first line may be cut."""
+        return self._tails[stream].decode(errors="replace")
 
     def _append(self, records: bytes) -> None:
         if not records:

@@ -9,7 +9,7 @@ import structlog
 
 from towline.v1.agent_service_pb2 import AttemptResult
 from towline_agent.clock import Clock, Signal
-from towline_agent.outcomes import failed, invalid_output
+from towline_agent.outcomes import invalid_output
 from towline_agent.spool import ResultSpool
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -99,7 +99,7 @@ class Outbox:
         if key in self._replaced:
             self.drop(key)
             return
-        substitute = failed(invalid_output(reason))
+        substitute = invalid_output(reason)
         substitute.lease.CopyFrom(result.lease)
         self._replaced.add(key)
         self._waiting[key] = substitute

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 from typing import NoReturn
 
-from towline_agent import harness, prctl
+from towline_agent import cgroups, harness, prctl, process_limits
 from towline_agent.execution import Launch
 from towline_agent.sandbox import confine, root
 from towline_agent.sandbox.confine import Walls
@@ -48,7 +48,9 @@ def count_descriptors(launch: Launch) -> int:
     return DESCRIPTORS + bool(launch.secrets)
 
 
-def become_plugin(launch: Launch, descriptors: Sequence[int], parent: int, walls: Walls | None) -> NoReturn:
+def become_plugin(
+    launch: Launch, descriptors: Sequence[int], parent: int, walls: Walls | None, entrances: Sequence[int]
+) -> NoReturn:
     """Turns this process into the plugin; if it cannot, the reason is reported and the process ends."""
     environment = {**launch.environment, "TOWLINE_RESULT_FD": str(harness.RESULT_DESCRIPTOR)}
     if launch.confinement.level >= Level.L3:
@@ -57,7 +59,11 @@ def become_plugin(launch: Launch, descriptors: Sequence[int], parent: int, walls
         environment["TOWLINE_SECRETS_FD"] = str(SECRETS_DESCRIPTOR)
     code = os.EX_OSERR
     try:
-        if _is_confined(launch, descriptors, parent, walls) and _can_start(launch, environment):
+        if (
+            _stands_alone(launch, descriptors, entrances)
+            and _is_confined(launch, parent, walls)
+            and _can_start(launch, environment)
+        ):
             os.close(REPORT_DESCRIPTOR)
             code = harness.run(launch.entry_point, launch.plugin_dir, environment)
     finally:
@@ -70,14 +76,20 @@ def report_failure(kind: str, error: OSError, launch: Launch) -> None:
     os.write(REPORT_DESCRIPTOR, json.dumps({kind: failure}).encode() + b"\n")
 
 
-def _is_confined(launch: Launch, descriptors: Sequence[int], parent: int, walls: Walls | None) -> bool:
+def _stands_alone(launch: Launch, descriptors: Sequence[int], entrances: Sequence[int]) -> bool:
     try:
+        cgroups.join(entrances)
         _stand_alone(launch, descriptors)
     except OSError as error:
         report_failure("spawnFailure", error, launch)
         return False
+    return True
+
+
+def _is_confined(launch: Launch, parent: int, walls: Walls | None) -> bool:
     try:
         confine.restrict(launch, walls)
+        process_limits.apply(launch)
         prctl.die_with(parent, signal.SIGKILL)  # a change of the user has taken back what was asked for before
     except OSError as error:
         report_failure("sandboxFailure", error, launch)

@@ -1,4 +1,4 @@
-"""Looks at the processes below a process: which they are and what memory they hold.
+"""Looks at the processes below a process: which they are, what memory they hold, what time they have used.
 
 Reads the kernel's own list of children, so that a look costs what the tree is large, not what the host runs.
 A look is a moment: processes come and go beside it, and whoever needs certainty looks again.
@@ -6,13 +6,26 @@ A look is a moment: processes come and go beside it, and whoever needs certainty
 
 import os
 import signal
-from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _HAS_CHILDREN_FILES = Path("/proc/thread-self/children").exists()
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the processes below a process use together, at a moment."""
+
+    memory_bytes: int = 0
+    cpu_seconds: float = 0.0
+    """Of those that are there and of those that were waited for."""
+    tasks: int = 0
+    """Processes and threads."""
 
 
 def descendants(root: int) -> list[int]:
@@ -40,15 +53,39 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def memory_bytes(pids: Iterable[int], suspect_above: int) -> int:
-    """Returns the resident memory that processes hold together.
+def look(root: int, suspect_above: int) -> Look:
+    """Measures what is below `root`.
 
-    The plain sum counts shared pages once per process and so is never too small. Only a sum above `suspect_above` is
-    worth the dear exact one, in which each shared page counts once as far as it may be read.
+    The plain sum of resident memory counts shared pages once per process and so is never too small. Only a sum above
+    `suspect_above` is worth the dear exact one, in which each shared page counts once as far as it may be read.
     """
-    processes = [process for pid in pids if (process := _process(pid)) is not None]
-    resident = sum(_resident(process) for process in processes)
-    return resident if resident <= suspect_above else sum(_proportional(process) for process in processes)
+    pids = descendants(root)
+    stats = [stat for pid in pids if (stat := _stat(pid)) is not None]
+    own = _stat(root)
+    resident = sum(stat.resident_bytes for stat in stats)
+    ticks = sum(stat.ticks + stat.ticks_of_children for stat in stats) + (own.ticks_of_children if own else 0)
+    return Look(
+        memory_bytes=resident if resident <= suspect_above else sum(map(_proportional, pids)),
+        cpu_seconds=ticks / _TICKS_PER_SECOND,
+        tasks=sum(stat.threads for stat in stats),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Stat:
+    ticks: int
+    ticks_of_children: int
+    threads: int
+    resident_bytes: int
+
+
+def _stat(pid: int) -> _Stat | None:
+    text = _read(Path("/proc", str(pid), "stat"))
+    if not text:
+        return None
+    fields = text.rpartition(")")[2].split()  # from the third on: the second is a name that may hold anything
+    user, system, user_below, system_below = map(int, fields[11:15])
+    return _Stat(user + system, user_below + system_below, int(fields[17]), int(fields[21]) * _PAGE_BYTES)
 
 
 def _listed_children(pid: int) -> list[int]:
@@ -59,28 +96,16 @@ def _listed_children(pid: int) -> list[int]:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # the thread has just ended
+    except OSError:  # it has just ended
         return ""
 
 
-def _process(pid: int) -> psutil.Process | None:
+def _proportional(pid: int) -> int:
     try:
-        return psutil.Process(pid)
-    except psutil.NoSuchProcess:
-        return None
-
-
-def _resident(process: psutil.Process) -> int:
-    try:
-        return process.memory_info().rss
-    except psutil.NoSuchProcess:
-        return 0
-
-
-def _proportional(process: psutil.Process) -> int:
-    try:
-        return process.memory_full_info().pss
-    except psutil.AccessDenied:
-        return _resident(process)
+        process = psutil.Process(pid)
+        try:
+            return process.memory_full_info().pss
+        except psutil.AccessDenied:
+            return process.memory_info().rss
     except psutil.NoSuchProcess:
         return 0

@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     """Token of the first start; not needed once the credential is in the state folder."""
     enrollment_token_file: Path | None = Field(None, validation_alias="TOWLINE_ENROLLMENT_TOKEN_FILE")
     """File that holds the enrollment token; read at the first start only."""
+    cgroups: Literal["auto", "off"] = Field("auto", validation_alias="TOWLINE_AGENT_CGROUPS")
+    """`auto`: control groups limit memory and processes where the host lets the agent have them; `off`: never."""
     http_allow: str = Field("", validation_alias="TOWLINE_HTTP_ALLOW")
     """Private hosts and networks that HTTP_REQUEST may reach, separated by commas."""
     sandbox: Literal["auto", "L0", "L1", "L2", "L3", "L4"] = Field("auto", validation_alias="TOWLINE_AGENT_SANDBOX")

@@ -25,10 +25,13 @@ _MOST_REPORTED = 500
 _RESCAN_SECONDS = 0.01
 
 
-def watch_attempt(launch: Launch, descriptors: Sequence[int], report: int, walls: Walls | None) -> NoReturn:
+def watch_attempt(
+    launch: Launch, descriptors: Sequence[int], report: int, walls: Walls | None, entrances: Sequence[int]
+) -> NoReturn:
     """Runs the attempt below this process, writes one line of JSON about it to `report` and ends.
 
-    Expects STOP, KILL and SIGCHLD to be blocked.
+    `entrances` lead into the attempt's control group, which this process stays out of. Expects STOP, KILL and
+    SIGCHLD to be blocked.
     """
     try:
         os.setsid()
@@ -36,7 +39,7 @@ def watch_attempt(launch: Launch, descriptors: Sequence[int], report: int, walls
         prctl.signal_at_parents_end(KILL)
         os.dup2(report, plugin_process.REPORT_DESCRIPTOR, inheritable=False)
         if _is_heard() and _is_enclosed(launch, walls):
-            _run(launch, descriptors, walls)
+            _run(launch, descriptors, walls, entrances)
     except OSError as error:
         plugin_process.report_failure("spawnFailure", error, launch)
     finally:
@@ -59,11 +62,11 @@ def _is_enclosed(launch: Launch, walls: Walls | None) -> bool:
     return True
 
 
-def _run(launch: Launch, descriptors: Sequence[int], walls: Walls | None) -> None:
+def _run(launch: Launch, descriptors: Sequence[int], walls: Walls | None, entrances: Sequence[int]) -> None:
     shim = os.getpid()
     main = os.fork()
     if main == 0:
-        plugin_process.become_plugin(launch, descriptors, shim, walls)
+        plugin_process.become_plugin(launch, descriptors, shim, walls, entrances)
     os.closerange(plugin_process.REPORT_DESCRIPTOR + 1, plugin_process.LARGEST_DESCRIPTOR)
     status = _wait_for(main)
     killed = _kill_the_rest()

@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from towline_agent import plugin_process, prctl, process_tree, sandbox, shim
+from towline_agent.cgroup_files import Allowance
+from towline_agent.cgroups import Group, Hierarchy
 from towline_agent.control_channel import ControlChannel, Message, decode_launch, encode_exit
 from towline_agent.execution import EndReason, Exit, Launch
 from towline_agent.sandbox import confine, namespaces, syscalls
@@ -35,6 +37,7 @@ _ORDERS: Mapping[str, Callable[[WatchedAttempt, float], None]] = {
     "thaw": WatchedAttempt.thaw,
 }
 _RESCAN_SECONDS = 0.005
+_STRAY_SECONDS = 10.0
 _DEAF_TO = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, shim.STOP, shim.KILL}
 
 
@@ -47,6 +50,8 @@ class SupervisorLoop:
         self._poll = select.poll()
         self._attempts: dict[str, WatchedAttempt] = {}
         self._key_of_report: dict[int, str] = {}
+        self._hierarchy: Hierarchy | None = None
+        self._group_count = 0
         self._agent_is_gone = False
 
     def serve(self) -> None:
@@ -86,18 +91,20 @@ class SupervisorLoop:
             self._poll.modify(self._channel.fileno(), select.POLLIN | (select.POLLOUT if self._channel.blocked else 0))
 
     def _obey(self, message: Message, descriptors: list[int]) -> None:
-        if message["do"] == "launch":
+        if message["do"] == "limit":
+            self._hierarchy = Hierarchy.decode(message["groups"])
+        elif message["do"] == "launch":
             self._launch(decode_launch(message), descriptors)
         elif (attempt := self._attempts.get(message["key"])) is not None:
             _ORDERS[message["do"]](attempt, time.monotonic())
 
     def _launch(self, launch: Launch, descriptors: list[int]) -> None:
         try:
-            attempt = self._fork_shim(launch, descriptors)
+            attempt = self._start(launch, descriptors)
         except OSError as error:
             confined = launch.confinement.level >= Level.L3
             reason = EndReason.SANDBOX_FAILED if confined else EndReason.SPAWN_FAILED
-            self._answer(launch.key, Exit(reason, message=f"fork: {error.strerror}"))
+            self._answer(launch.key, Exit(reason, message=f"{error.filename or 'fork'}: {error.strerror}"))
             return
         finally:
             for descriptor in descriptors:
@@ -106,13 +113,23 @@ class SupervisorLoop:
         self._key_of_report[attempt.report] = launch.key
         self._poll.register(attempt.report, 0)  # its end is always told; nothing is read before
 
+    def _make_group(self, launch: Launch) -> Group | None:
+        if self._hierarchy is None:
+            return None
+        self._group_count += 1
+        allowance = Allowance(memory_bytes=launch.memory_bytes, processes=launch.processes)
+        return self._hierarchy.create(f"{os.getpid()}-{self._group_count}", allowance)
+
     def _conclude(self, key: str) -> None:
         attempt = self._attempts.pop(key)
         self._poll.unregister(attempt.report)
         facts = attempt.reap()
         if "status" not in facts:
             facts["killed"] = self._kill_strays()
+        facts["killed"] = sorted(attempt.clear().union(facts.get("killed", ())))
         self._answer(key, attempt.conclude(facts, time.monotonic()))
+        if attempt.group is not None:
+            attempt.group.remove()
 
     def _answer(self, key: str, ended: Exit) -> None:
         self._channel.send(encode_exit(key, ended))
@@ -127,7 +144,8 @@ class SupervisorLoop:
     def _kill_strays(self) -> list[int]:
         """Kills what dead shims have left to this process: every child that is not a shim, and all below it."""
         killed: set[int] = set()
-        while (strays := self._strays()) or (strays := self._strays()):
+        until = time.monotonic() + _STRAY_SECONDS
+        while ((strays := self._strays()) or (strays := self._strays())) and time.monotonic() < until:
             for stray in strays:
                 process_tree.kill(stray)
             killed.update(strays)
@@ -144,7 +162,23 @@ class SupervisorLoop:
         shims = {attempt.shim_pid for attempt in self._attempts.values()}
         return [pid for pid in process_tree.children_of(os.getpid()) if pid not in shims]
 
-    def _fork_shim(self, launch: Launch, descriptors: list[int]) -> WatchedAttempt:
+    def _start(self, launch: Launch, descriptors: list[int]) -> WatchedAttempt:
+        group = self._make_group(launch)
+        entrances: list[int] = []
+        try:
+            entrances = [] if group is None else group.open()
+            return self._fork_shim(launch, descriptors, group, entrances)
+        except OSError:
+            if group is not None:
+                group.remove()
+            raise
+        finally:
+            for entrance in entrances:
+                os.close(entrance)
+
+    def _fork_shim(
+        self, launch: Launch, descriptors: list[int], group: Group | None, entrances: list[int]
+    ) -> WatchedAttempt:
         if len(descriptors) != plugin_process.count_descriptors(launch):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # the kernel drops those for which there is no room
         started = time.monotonic()
@@ -153,13 +187,13 @@ class SupervisorLoop:
             own = namespaces.needed(launch.confinement)
             shim_pid = syscalls.fork_into(own) if own else os.fork()
             if shim_pid == 0:
-                shim.watch_attempt(launch, descriptors, shim_end, self._walls)
+                shim.watch_attempt(launch, descriptors, shim_end, self._walls, entrances)
         except OSError:
             os.close(report)
             raise
         finally:
             os.close(shim_end)
-        return WatchedAttempt(launch, shim_pid, report, started)
+        return WatchedAttempt(launch, shim_pid, report, started, group)
 
 
 def import_package(name: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Self
 
 from towline_agent.attempt_pipes import AttemptPipes
+from towline_agent.cgroups import Hierarchy
 from towline_agent.control_channel import ControlChannel, Message, MessageTooLargeError, decode_exit, encode_launch
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput
 from towline_agent.sandbox.levels import SYSTEM_ONLY, Policy
@@ -22,25 +23,35 @@ _CLOSE_SECONDS = 10.0
 class ProcessSupervisor:
     """The `Supervisor` of a real agent. Started anywhere, it belongs to the event loop of its first `run`."""
 
-    def __init__(self, process: SupervisorProcess, packages: Sequence[str], policy: Policy) -> None:
+    def __init__(
+        self, process: SupervisorProcess, packages: Sequence[str], policy: Policy, groups: Hierarchy | None
+    ) -> None:
         self._process: SupervisorProcess | None = process
         self._packages = packages
         self._policy = policy
+        self._groups = groups
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running: dict[str, asyncio.Future[Exit]] = {}
         self._gone = asyncio.Event()
         self._closed = False
 
     @classmethod
-    def start(cls, packages: Sequence[str] = BUILTIN_PACKAGES, policy: Policy = SYSTEM_ONLY) -> Self:
+    def start(
+        cls,
+        packages: Sequence[str] = BUILTIN_PACKAGES,
+        policy: Policy = SYSTEM_ONLY,
+        groups: Hierarchy | None = None,
+    ) -> Self:
         """Starts the supervisor process, which imports `packages` once for all attempts; blocks until it is ready.
+
+        With `groups` the kernel enforces limits; without, the supervisor does, by looking.
 
         Raises:
             SupervisorStartError: It ended instead.
         """
         process = SupervisorProcess.spawn(packages, policy)
         process.wait_until_ready()
-        return cls(process, packages, policy)
+        return cls(process, packages, policy, groups)
 
     async def run(self, launch: Launch, on_output: OnOutput) -> Exit:
         """Runs an attempt to its end; if cancelled, kills the tree first."""
@@ -127,6 +138,8 @@ class ProcessSupervisor:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(channel.fileno(), self._hear, channel)
+            if self._groups is not None:
+                self._send(channel, {"do": "limit", "groups": self._groups.encode()})
         return channel
 
     def _hear(self, channel: ControlChannel) -> None:

@@ -9,16 +9,17 @@ import math
 import os
 import signal
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
 
-from towline_agent import process_tree, shim
+from towline_agent import shim
+from towline_agent.cgroups import Group
 from towline_agent.execution import EndReason, Exit, Launch
 from towline_agent.frozen_tree import FrozenTree
+from towline_agent.gauge import SAMPLE_SECONDS, Gauge
 
 _FIRST_SAMPLE_SECONDS = 0.05
-_SAMPLE_SECONDS = 0.1
 _SAMPLE_COST_FACTOR = 10
 _SHIM_ANSWERS_SECONDS = 5.0
 _LARGEST_REPORT_BYTES = 64 * 1024
@@ -37,6 +38,11 @@ class Rung(IntEnum):
     ABANDONED = 3
 
 
+_RUNG_OF_LIMIT = {
+    EndReason.MEMORY_LIMIT: Rung.KILLING,
+    EndReason.PROCESS_LIMIT: Rung.KILLING,
+    EndReason.CPU_LIMIT: Rung.STOPPING,
+}
 _SIGNAL_OF_RUNG = {Rung.STOPPING: shim.STOP, Rung.KILLING: shim.KILL, Rung.ABANDONED: signal.SIGKILL}
 
 
@@ -48,12 +54,13 @@ class WatchedAttempt:
     shim_pid: int
     report: int
     started: float
+    group: Group | None = None
     rung: Rung = Rung.RUNNING
     cause: EndReason | None = None
     """Why the supervisor ends it; None while it does not."""
     rung_due: float = 0.0
     sample_due: float = 0.0
-    peak_bytes: int = 0
+    gauge: Gauge = field(init=False)
     frozen: FrozenTree | None = None
     frozen_at: float = 0.0
     frozen_seconds: float = 0.0
@@ -62,6 +69,7 @@ class WatchedAttempt:
     def __post_init__(self) -> None:
         self.rung_due = self.started + self.launch.timeout_seconds
         self.sample_due = self.started + _FIRST_SAMPLE_SECONDS
+        self.gauge = Gauge(self.launch, self.shim_pid, self.group)
 
     @property
     def due(self) -> float:
@@ -69,7 +77,7 @@ class WatchedAttempt:
         return min(self.rung_due, self.sample_due) if self.frozen is None else self.frozen.due
 
     def tick(self, now: float) -> None:
-        """Does what is due: the next rung, a look at the memory, or at whether what is frozen stands still."""
+        """Does what is due: the next rung, a look at what it uses, or at whether what is frozen stands still."""
         if self.frozen is not None:
             if now >= self.frozen.due:
                 self.frozen.settle(now)
@@ -91,6 +99,8 @@ class WatchedAttempt:
         os.kill(self.shim_pid, _SIGNAL_OF_RUNG[rung])
         if frozen is not None:  # a stopped process hears of SIGTERM only when it goes on
             frozen.thaw()
+        if rung >= Rung.KILLING and self.group is not None:
+            self.group.strike()
 
     def freeze(self, now: float) -> None:
         """Stops the processes where they are, and the clocks of the attempt; one that is made to end goes on ending."""
@@ -128,18 +138,25 @@ class WatchedAttempt:
             facts.update(json.loads(line))
         return facts
 
+    def clear(self) -> set[int]:
+        """Kills what is still in the group, once the shim is gone; returns whom it found."""
+        return set() if self.group is None else self.group.kill()
+
     def conclude(self, facts: Facts, now: float) -> Exit:
         """Says how the attempt ended."""
         reason, status, message = self._reason(facts)
+        succeeded = reason is EndReason.EXITED and os.WIFEXITED(status) and os.WEXITSTATUS(status) == os.EX_OK
+        watch = self.gauge.conclude(look_closely=not succeeded)
         return Exit(
             reason=reason,
             exit_code=os.WEXITSTATUS(status) if os.WIFEXITED(status) else None,
             signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-            peak_memory_bytes=max(self.peak_bytes, facts.get("peakMemoryBytes", 0)),
+            peak_memory_bytes=self.gauge.peak(facts.get("peakMemoryBytes", 0)),
             cpu_seconds=facts.get("cpuSeconds", 0.0),
             elapsed_seconds=self._running_seconds(now),
             message=message,
             killed=tuple(facts.get("killed", ())),
+            watch=watch,
         )
 
     def _reason(self, facts: Facts) -> tuple[EndReason, int, str]:
@@ -153,13 +170,12 @@ class WatchedAttempt:
         return self.cause or (EndReason.EXITED if os.WIFEXITED(status) else EndReason.SIGNALED), status, ""
 
     def _sample(self, now: float) -> None:
-        limit = self.launch.memory_bytes
-        held = process_tree.memory_bytes(process_tree.descendants(self.shim_pid), limit)
-        self.peak_bytes = max(self.peak_bytes, held)
-        if held > limit:
-            self.end(EndReason.MEMORY_LIMIT, Rung.KILLING, now)
+        self.gauge.look(self._running_seconds(now))
+        passed = self.gauge.passed()
+        if passed is not None:
+            self.end(passed, _RUNG_OF_LIMIT[passed], now)
         cost = time.monotonic() - now
-        self.sample_due = now + max(_SAMPLE_SECONDS, cost * _SAMPLE_COST_FACTOR)
+        self.sample_due = now + max(SAMPLE_SECONDS, cost * _SAMPLE_COST_FACTOR)
 
     def _seconds_on(self, rung: Rung) -> float:
         match rung:

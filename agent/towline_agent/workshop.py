@@ -18,7 +18,7 @@ import structlog
 from towline.v1.agent_service_pb2 import Lease, Offer
 from towline_agent.bundles import Bundles
 from towline_agent.demands import demand_of
-from towline_agent.execution import Launch
+from towline_agent.execution import DEFAULT_OPEN_FILES, DEFAULT_PROCESSES, Launch
 from towline_agent.files import private_folder, reachable_folder, remove_tree
 from towline_agent.sandbox.standing import UNPROVED, Standing, choose
 from towline_agent.sandbox.users import Users
@@ -78,6 +78,10 @@ class Workshop:
             timeout_seconds=offer.limits.timeout.ToTimedelta().total_seconds(),
             memory_bytes=offer.limits.memory_bytes,
             output_bytes=offer.limits.output_bytes,
+            cpu_seconds=offer.limits.cpu_time.ToTimedelta().total_seconds(),
+            processes=offer.limits.processes or DEFAULT_PROCESSES,
+            open_files=offer.limits.open_files or DEFAULT_OPEN_FILES,
+            file_bytes=offer.limits.file_bytes,
             secrets=secrets_document(offer),
             confinement=choose(self._surroundings.standing, demand, place.uid),
         )

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from towline_agent.cgroups import Hierarchy
 from towline_agent.execution import Exit, Launch, OutputStream
 from towline_agent.supervisor_client import ProcessSupervisor
 
@@ -100,19 +101,24 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, packages: tuple[str, ...] = ()) -> AsyncGenerator[Stage]:
-    supervisor = ProcessSupervisor.start(packages)
+async def stage(folder: Path, packages: tuple[str, ...] = (), groups: Hierarchy | None = None) -> AsyncGenerator[Stage]:
+    supervisor = ProcessSupervisor.start(packages, groups)
     try:
         yield Stage(supervisor, folder)
     finally:
         await supervisor.close()
 
 
-def play(folder: Path, scenario: Callable[[Stage], Awaitable[None]], packages: tuple[str, ...] = ()) -> None:
+def play(
+    folder: Path,
+    scenario: Callable[[Stage], Awaitable[None]],
+    packages: tuple[str, ...] = (),
+    groups: Hierarchy | None = None,
+) -> None:
     """Runs a scenario on a stage of its own."""
 
     async def whole() -> None:
-        async with stage(folder, packages) as scene:
+        async with stage(folder, packages, groups) as scene:
             await scenario(scene)
 
     asyncio.run(whole())

@@ -9,10 +9,10 @@ from towline.v1.agent_service_pb2 import AttemptResult, Lease
 from towline.v1.run_pb2 import Failure
 from towline_agent.execution import EndReason, Exit
 from towline_agent.lifecycle import Event
-from towline_agent.outcomes import MIB, Evidence, decide
+from towline_agent.outcomes import MIB, Circumstances, decide
 
 LEASE = Lease(run_id="r", node_id="n", attempt=1, epoch=1, token="t")
-EVIDENCE = Evidence(timeout_seconds=30, memory_bytes=512 * MIB, output_bytes=1000)
+AROUND = Circumstances(timeout_seconds=30, memory_bytes=512 * MIB, output_bytes=1000)
 FAILED, CANCELLED, TIMED_OUT = AttemptResult.FAILED, AttemptResult.CANCELLED, AttemptResult.TIMED_OUT
 T, P = Failure.TRANSIENT, Failure.PERMANENT
 
@@ -74,7 +74,7 @@ FAILURES = [
 def test_failures_say_what_happened_and_why(
     end: Exit, outcome: int, kind: int, code: str, message: str, cause: str
 ) -> None:
-    result = decide(LEASE, end, EVIDENCE)
+    result = decide(LEASE, end, AROUND)
     assert (result.outcome, getattr(result.failure, "class"), result.failure.code) == (outcome, kind, code)
     assert message in result.failure.message
     assert cause in result.failure.cause
@@ -86,7 +86,7 @@ def test_failures_say_what_happened_and_why(
 
 @pytest.mark.parametrize(("written", "output"), [(b"", b"null"), (b' {"a":1.50}\n', b'{"a":1.50}'), (b"[]", b"[]")])
 def test_what_a_plugin_wrote_is_the_output_byte_by_byte(written: bytes, output: bytes) -> None:
-    result = decide(LEASE, exited(0, written, cpu_seconds=1.5, peak_memory_bytes=7, elapsed_seconds=2.5), EVIDENCE)
+    result = decide(LEASE, exited(0, written, cpu_seconds=1.5, peak_memory_bytes=7, elapsed_seconds=2.5), AROUND)
     assert (result.outcome, result.output_json) == (AttemptResult.SUCCEEDED, output)
     assert (result.usage.cpu_seconds, result.usage.peak_memory_bytes) == (1.5, 7)
     assert result.elapsed.ToTimedelta().total_seconds() == 2.5
@@ -94,7 +94,7 @@ def test_what_a_plugin_wrote_is_the_output_byte_by_byte(written: bytes, output: 
 
 
 def test_a_plugin_may_say_when_to_retry() -> None:
-    result = decide(LEASE, exited(75, b'{"error": {"message": "busy", "retryAfterMs": 1500}}'), EVIDENCE)
+    result = decide(LEASE, exited(75, b'{"error": {"message": "busy", "retryAfterMs": 1500}}'), AROUND)
     assert result.retry_after.ToTimedelta().total_seconds() == 1.5
 
 
@@ -109,12 +109,12 @@ STOPS = [
 
 @pytest.mark.parametrize(("event", "end", "outcome", "code"), STOPS)
 def test_what_ended_before_the_stop_reached_it_counts(event: Event, end: Exit, outcome: int, code: str) -> None:
-    stopped = Evidence(30, 512, 1000, stopped_by=event, stop_reason="enough")
+    stopped = Circumstances(30, 512, 1000, stopped_by=event, stop_reason="enough")
     result = decide(LEASE, end, stopped)
     assert (result.outcome, result.failure.code) == (outcome, code)
 
 
 def test_texts_are_bounded_and_hold_the_last_errors() -> None:
-    result = decide(LEASE, exited(2), Evidence(30, 512, 1000, last_errors="boom " * 5000))
+    result = decide(LEASE, exited(2), Circumstances(30, 512, 1000, last_errors=["boom " * 5000]))
     assert "last lines of stderr: boom" in result.failure.cause
     assert len(result.failure.cause) == 4096

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Generator
 
 import psutil
@@ -37,12 +38,29 @@ def test_process_that_is_gone_has_no_children_and_no_memory(
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
     assert process_tree.descendants(gone.pid) == []
-    assert process_tree.memory_bytes([gone.pid], 0) == 0
+    assert process_tree.look(gone.pid, 0) == process_tree.Look()
     process_tree.kill(gone.pid)
 
 
-def test_only_a_suspect_sum_is_measured_exactly() -> None:
-    process = psutil.Process()
-    assert process_tree.memory_bytes([process.pid], 2**40) >= process.memory_full_info().pss
-    exact = process_tree.memory_bytes([process.pid], 0)
-    assert exact <= process.memory_info().rss
+def test_only_a_suspect_sum_is_measured_exactly(family: list[int]) -> None:
+    exact = sum(psutil.Process(pid).memory_full_info().pss for pid in family[1:])
+    assert process_tree.look(family[0], 2**40).memory_bytes > exact
+    assert process_tree.look(family[0], 0).memory_bytes <= process_tree.look(family[0], 2**40).memory_bytes
+
+
+def test_threads_and_the_time_of_those_that_ended_are_counted() -> None:
+    code = """
+import subprocess, sys, threading, time
+subprocess.run([sys.executable, "-c", "import time\\nwhile time.process_time() < 0.3: pass"])
+for _ in range(3):
+    threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+print(flush=True)
+time.sleep(1000)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        seen = process_tree.look(os.getpid(), 2**40)
+        process.kill()
+    assert seen.cpu_seconds >= 0.3
+    assert seen.tasks >= 4
