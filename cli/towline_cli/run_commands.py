@@ -6,9 +6,10 @@ from typing import Annotated, cast
 
 import typer
 
-from towline.v1.run_pb2 import Run
+from towline.v1.run_pb2 import Run, Step
 from towline.v1.run_service_pb2 import DeleteRunResponse
 from towline_cli import columns
+from towline_cli.certificates import attempt_lines
 from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
 from towline_cli.options import NodeId, Output, OutputFormat, PageSize, PageToken, RunId, WorkflowId
@@ -82,10 +83,22 @@ def get(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
 def steps(run_id: RunId, node_id: NodeId = "", output: Output = OutputFormat.TABLE) -> None:
     """List the steps of a run, or show one with all its attempts."""
     if node_id:
-        show(converse(lambda client: client.runs.step(run_id, node_id)), output)
+        _show_step(converse(lambda client: client.runs.step(run_id, node_id)), output)
         return
     answer = converse(lambda client: client.runs.steps(run_id))
     show_list(answer, answer.steps, columns.STEPS, output)
+
+
+def _show_step(step: Step, output: OutputFormat) -> None:
+    if output is OutputFormat.JSON:
+        show(step, output)
+        return
+    alone = Step()
+    alone.CopyFrom(step)
+    alone.ClearField("attempts")
+    show(alone, output)
+    for line in attempt_lines(step):
+        print(line)
 
 
 @app.command()

@@ -159,7 +159,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     outputs = Outputs(database, blobs)
     retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
     keys = Keyring.parse(settings.secrets_key.get_secret_value())
-    limits = AgentLimits(settings.offer_seconds, settings.plugin_timeout_ms, settings.plugin_memory_limit_mb)
+    limits = AgentLimits(settings.offer_seconds, settings.server_limits)
     agents = AgentProtocol(
         database=database,
         orchestrator=orchestrator,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+from towline_controlplane.engine.allowance import DEFAULT_SERVER_LIMITS, Allowed, ServerLimits, allow
 from towline_controlplane.engine.handout import Holder
 from towline_controlplane.engine.placement import free_slots
 from towline_controlplane.ledger import Ledger
@@ -23,6 +24,7 @@ class Claim:
     queue_ids: Collection[str]
     want: int
     offer_seconds: float
+    limits: ServerLimits = DEFAULT_SERVER_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,7 @@ class StepOffer:
     attempt: Attempt
     token: str
     plugin: PluginRef
-    timeout_ms: int
-    memory_limit_mb: int
+    allowed: Allowed
     config: str
     written_config: str
     """The config before its expressions were rendered."""
@@ -110,19 +111,19 @@ class _Rooms:
 
 def _lease(ledger: Ledger, step: Step, claim: Claim, token: str) -> StepOffer:
     expire_time = ledger.tx.now + int(claim.offer_seconds * 1_000_000)
-    holder = Holder(claim.agent_id, claim.session_id, fingerprint(token), expire_time)
-    handout = ledger.hand_out(step, holder)
     blueprint = ledger.blueprint(step.run_id)
     node, plugin = blueprint.dag.nodes[step.position], blueprint.plugins[step.node_id]
     written_config = blueprint.configs[step.position]
+    allowed = allow(node, plugin, step.memory_limit_mb, claim.limits)
+    holder = Holder(claim.agent_id, claim.session_id, fingerprint(token), expire_time, allowed.memory_limit_mb)
+    handout = ledger.hand_out(step, holder)
     return StepOffer(
         run=handout.run,
         step=handout.step,
         attempt=handout.attempt,
         token=token,
         plugin=plugin,
-        timeout_ms=node.timeout_ms or plugin.timeout_ms,
-        memory_limit_mb=node.memory_limit_mb or plugin.memory_limit_mb,
+        allowed=allowed,
         config=step.config if step.config is not None else written_config,
         written_config=written_config,
         inputs=ledger.inputs(step),

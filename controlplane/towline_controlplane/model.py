@@ -1,13 +1,15 @@
 """The nouns of the control plane: frozen rows and state enums, with one meaning each.
 
-Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports
-nothing of ours but how rows are made and what steps may ask for. The registry of plugins has its nouns in `registry`.
+Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports nothing of
+ours but how rows are made, how attempts die and what steps may ask for. The registry of plugins has its nouns in
+`registry`.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from towline_controlplane.evidence import Evidence
 from towline_controlplane.frozen import frozen
 from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
 
@@ -254,6 +256,8 @@ class Step:
     """Number of the last attempt before the run was retried: failures, losses and the winner count from there."""
     map_index: int = -1
     """Which of the steps that a node was mapped to it is; -1 where a node is one step."""
+    memory_limit_mb: int = 0
+    """Raised after attempts that ran out of memory; 0 while the node's own limit applies."""
 
 
 @frozen
@@ -277,6 +281,10 @@ class Attempt:
     usage: Usage = field(default_factory=Usage)
     report_digest: str | None = None
     """SHA-256 of the accepted report, so that its repeat can be told from another result."""
+    evidence: Evidence | None = None
+    """Of its death; None while it is open, and for one that SUCCEEDED."""
+    memory_limit_mb: int = 0
+    """Resident memory that it was allowed."""
 
 
 @frozen

@@ -6,6 +6,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from towline_controlplane.engine.allowance import ServerLimits
+from towline_controlplane.requirements import Limits
+
 
 class DatabaseSettings(BaseSettings):
     """Where the database is: all that its tools need."""
@@ -69,6 +72,30 @@ class Settings(DatabaseSettings):
     """Wall time of an attempt whose node and plugin name none."""
     plugin_memory_limit_mb: int = Field(512, alias="PLUGIN_MEMORY_LIMIT_MB", ge=1)
     """Resident memory of an attempt's process tree whose node and plugin name none."""
+    plugin_cpu_seconds: int = Field(0, alias="PLUGIN_CPU_SECONDS", ge=0)
+    """Processor time of such an attempt's process tree; 0: as much as its wall time allows."""
+    plugin_processes: int = Field(1024, alias="PLUGIN_PROCESSES", ge=1)
+    """Processes and threads of such an attempt at a time."""
+    plugin_open_files: int = Field(4096, alias="PLUGIN_OPEN_FILES", ge=16)
+    """Open files of each of its processes."""
+    plugin_file_mb: int = Field(0, alias="PLUGIN_FILE_MB", ge=0)
+    """Largest file that it may write; 0: any."""
+    plugin_output_kb: int = Field(4096, alias="PLUGIN_OUTPUT_KB", ge=1, le=4096)
+    """Largest result; nodes and plugins may ask for less."""
+    plugin_log_kb: int = Field(65_536, alias="PLUGIN_LOG_KB", ge=1, le=1_048_576)
+    """Log that is kept of an attempt; nodes and plugins may ask for less."""
+    plugin_max_timeout_ms: int = Field(0, alias="PLUGIN_MAX_TIMEOUT_MS", ge=0)
+    """Longest wall time that a node or plugin gets, whatever it asks for; 0: any, here and below."""
+    plugin_max_memory_limit_mb: int = Field(0, alias="PLUGIN_MAX_MEMORY_LIMIT_MB", ge=0)
+    """Most memory that a node or plugin gets, also by `memoryMultiplier`."""
+    plugin_max_cpu_seconds: int = Field(0, alias="PLUGIN_MAX_CPU_SECONDS", ge=0)
+    """Most processor time that a node or plugin gets."""
+    plugin_max_processes: int = Field(0, alias="PLUGIN_MAX_PROCESSES", ge=0)
+    """Most processes and threads that a node or plugin gets."""
+    plugin_max_open_files: int = Field(0, alias="PLUGIN_MAX_OPEN_FILES", ge=0)
+    """Most open files that a process of a node or plugin gets."""
+    plugin_max_file_mb: int = Field(0, alias="PLUGIN_MAX_FILE_MB", ge=0)
+    """Largest file that a node or plugin may write."""
     retention_days: float = Field(30, alias="TOWLINE_RETENTION_DAYS", ge=0, le=36_500)
     """How long a run is kept after its end, with its logs and outputs; 0 keeps it for ever."""
     idempotency_hours: float = Field(24, alias="TOWLINE_IDEMPOTENCY_HOURS", ge=1, le=87_600)
@@ -95,6 +122,31 @@ class Settings(DatabaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
             raise ValueError("must be an http(s) URL without a user")
         return url
+
+    @property
+    def server_limits(self) -> ServerLimits:
+        """The limits of attempts: the defaults, and the most that may be asked for."""
+        sizes = {"output_kb": self.plugin_output_kb, "log_kb": self.plugin_log_kb}
+        return ServerLimits(
+            timeout_ms=self.plugin_timeout_ms,
+            memory_limit_mb=self.plugin_memory_limit_mb,
+            defaults=Limits(
+                cpu_seconds=self.plugin_cpu_seconds,
+                processes=self.plugin_processes,
+                open_files=self.plugin_open_files,
+                file_mb=self.plugin_file_mb,
+                **sizes,
+            ),
+            most_timeout_ms=self.plugin_max_timeout_ms,
+            most_memory_mb=self.plugin_max_memory_limit_mb,
+            most=Limits(
+                cpu_seconds=self.plugin_max_cpu_seconds,
+                processes=self.plugin_max_processes,
+                open_files=self.plugin_max_open_files,
+                file_mb=self.plugin_max_file_mb,
+                **sizes,
+            ),
+        )
 
     @property
     def spool_folder(self) -> Path:

@@ -102,7 +102,7 @@ class Stage:
 
 @asynccontextmanager
 async def stage(folder: Path, packages: tuple[str, ...] = (), groups: Hierarchy | None = None) -> AsyncGenerator[Stage]:
-    supervisor = ProcessSupervisor.start(packages, groups)
+    supervisor = ProcessSupervisor.start(packages, groups=groups)
     try:
         yield Stage(supervisor, folder)
     finally:

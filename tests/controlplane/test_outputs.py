@@ -34,7 +34,7 @@ def writer(rig: Rig, blobs: Blobs, cache_bytes: int = 0) -> OfferMessages:
     return OfferMessages(
         rig.orchestrator,
         Outputs(rig.database, blobs, cache_bytes),
-        AgentLimits(5.0, timeout_ms=1_000, memory_limit_mb=8),
+        AgentLimits(5.0),
         SecretHandout(rig.database, None),
     )
 

@@ -42,9 +42,7 @@ def protocol(rig: Rig, folder: Path) -> AgentProtocol:
         log_writer=LogWriter(rig.database, rig.doorbell, rig.orchestrator.confirm),
         blobs=blobs,
         outputs=outputs,
-        offers=OfferMessages(
-            rig.orchestrator, outputs, AgentLimits(5.0, 30_000, 512), SecretHandout(rig.database, None)
-        ),
+        offers=OfferMessages(rig.orchestrator, outputs, AgentLimits(5.0), SecretHandout(rig.database, None)),
     )
 
 

@@ -223,7 +223,7 @@ class RigAgent:
         usage = Usage(log_bytes=log_bytes)
         end = EndAttempt(offer.step.node_id, Outcome.SUCCEEDED, digest=f"ok:{output}", output=output, usage=usage)
         outputs = Outputs(self.rig.database, FolderBlobs(self.rig.folder / "blobs"))
-        await self.rig.orchestrator.exchange((), await outputs.keep_large([Report(self._lease(offer), end)]), None)
+        await self.rig.orchestrator.exchange((), await outputs.keep_large([Report(self.lease(offer), end)]), None)
 
     async def succeed_all(self, output: str = "{}") -> None:
         """Takes and ends steps until none is left."""
@@ -238,7 +238,8 @@ class RigAgent:
         await self.rig.database.write(lambda tx: logs.append_many(tx, [append]))
         self.rig.doorbell.ring([logs_topic(attempt.run_id)])
 
-    def _lease(self, offer: StepOffer) -> Lease:
+    def lease(self, offer: StepOffer) -> Lease:
+        """The lease of an offer, as it is presented."""
         attempt = offer.attempt
         return Lease(
             attempt.run_id, attempt.node_id, attempt.number, attempt.epoch, fingerprint(offer.token), self.caller.id

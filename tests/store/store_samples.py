@@ -99,6 +99,7 @@ def an_attempt(run_id: str = "run-1", node_id: str = "a", **fields: Any) -> Atte
         token_hash="hash",
         create_time=2_000,
         offer_expire_time=3_000,
+        memory_limit_mb=512,
     )
     attempt = replace(attempt, **fields)
     key = attempt.execution_key or f"{run_id}:{node_id}:{attempt.number}"

@@ -5,6 +5,7 @@ import pytest
 from sqlalchemy import text
 from store_samples import Store, a_run, a_step, add_lease, add_run, an_attempt, an_event
 
+from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.model import (
     AttemptState,
     EventType,
@@ -62,20 +63,6 @@ def test_a_step_is_stored_with_every_field(store: Store) -> None:
     store.write(add_run, steps=(full,))
     assert store.read(runs.get_step, "run-1", "a") == full
     assert store.read(runs.load_steps, [("run-1", "a")]) == [full]
-
-
-def test_an_attempt_is_stored_with_every_field(store: Store) -> None:
-    full = an_attempt(
-        state=AttemptState.FAILED,
-        start_time=2_100,
-        end_time=2_200,
-        error=FAILURE,
-        usage=Usage(peak_memory_bytes=2**40, cpu_seconds=0.125),
-        report_digest="digest",
-    )
-    store.write(add_run)
-    store.write(runs.save_changes, attempts=[full])
-    assert store.read(runs.list_attempts, "run-1", "a") == [full]
 
 
 def test_events_are_stored_with_every_field(store: Store) -> None:
@@ -197,6 +184,8 @@ def test_save_changes_changes_everything_that_may_change(store: Store) -> None:
         error=FAILURE,
         usage=Usage(1, 2.5),
         report_digest="digest",
+        evidence=Evidence(Cause.EXIT_CODE),
+        memory_limit_mb=1024,
     )
     event = an_event(sequence=2)
     store.write(runs.save_changes, [new_run], [new_step], [new_attempt], [event])

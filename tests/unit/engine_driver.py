@@ -17,6 +17,7 @@ from towline_controlplane.engine.graph import Dag, compile_dag
 from towline_controlplane.engine.handout import Holder, hand_out
 from towline_controlplane.engine.transitions import ATTEMPT, ATTEMPT_TERMINAL, RUN, RUN_TERMINAL, STEP, STEP_TERMINAL
 from towline_controlplane.engine.view import Decision, View, references, successors
+from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.model import (
     Attempt,
     AttemptState,
@@ -32,9 +33,13 @@ from towline_controlplane.model import (
 
 BUSY = Failure(FailureClass.TRANSIENT, "BUSY", "the service is busy")
 BROKEN = Failure(FailureClass.PERMANENT, "BROKEN", "the config is wrong")
+HUNGRY = Failure(FailureClass.PERMANENT, "MEMORY_LIMIT", "used more memory than allowed")
 LEFT = Failure(FailureClass.TRANSIENT, "AGENT_LOST", "the agent was restarted")
 SLOW = Failure(FailureClass.TRANSIENT, "TIMEOUT", "the attempt took too long")
 
+
+MEMORY = 100
+"""What a step is allowed at first, in MiB."""
 
 STEP_COMMANDS = (
     commands.ConfirmStart | commands.EndAttempt | commands.ExpireOffer | commands.LoseAttempt | commands.ExpireQueueWait
@@ -81,7 +86,8 @@ class Driver:
     def hand_out(self, node: str) -> Attempt:
         self.now += 1_000
         step = self.steps[node]
-        holder = Holder("agent-1", "session-1", f"hash-{step.epoch + 1}", self.now + 5_000_000)
+        memory_mb = step.memory_limit_mb or MEMORY
+        holder = Holder("agent-1", "session-1", f"hash-{step.epoch + 1}", self.now + 5_000_000, memory_mb)
         handout = hand_out(self.run, step, holder, self.now)
         assert handout.step.epoch > step.epoch
         self._write(Decision(handout.run, (handout.step,), (handout.attempt,), (handout.event,)))
@@ -233,6 +239,8 @@ class Driver:
     def _check_attempts(self, step: Step, own: list[Attempt]) -> None:
         open_attempts = [attempt for attempt in own if attempt.state not in ATTEMPT_TERMINAL]
         assert all((attempt.end_time is None) == (attempt in open_attempts) for attempt in own)
+        died = [a for a in own if a.state in ATTEMPT_TERMINAL and a.state is not AttemptState.SUCCEEDED]
+        assert [attempt for attempt in own if attempt.evidence is not None] == died, "every death has a cause"
         if step.state is StepState.LEASED:
             assert open_attempts == own[-1:]
             assert own[-1].epoch == step.epoch
@@ -242,10 +250,19 @@ class Driver:
             assert open_attempts == [], "I12"
 
 
-def end(node: str, outcome: Outcome, failure: Failure | None = None, output: object = None) -> commands.EndAttempt:
+def end(
+    node: str,
+    outcome: Outcome,
+    failure: Failure | None = None,
+    output: object = None,
+    cause: Cause = Cause.PLUGIN_ERROR,
+) -> commands.EndAttempt:
     """Returns the report of an attempt's end."""
+    evidence = None if outcome is Outcome.SUCCEEDED else Evidence(cause)
     text = json.dumps(output) if outcome is Outcome.SUCCEEDED else None
-    return commands.EndAttempt(node, outcome, digest=f"{outcome}:{text}", output=text, failure=failure)
+    return commands.EndAttempt(
+        node, outcome, digest=f"{outcome}:{text}", output=text, failure=failure, evidence=evidence
+    )
 
 
 def _ends_step(event: Event) -> bool:

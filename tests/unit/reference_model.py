@@ -52,6 +52,8 @@ class PlannedNode:
     unsafe: bool = False
     max_attempts: int = 1
     max_lost: int = 0
+    memory_multiplier: int = 1
+    max_memory: int = 1_000
     config: Formula | None = None
 
 
@@ -74,7 +76,12 @@ class Plan:
                     "type": "T",
                     "join": node.join.value,
                     "sideEffects": "UNSAFE" if node.unsafe else "IDEMPOTENT",
-                    "retryConfig": {"maxAttempts": node.max_attempts, "maxLost": node.max_lost},
+                    "retryConfig": {
+                        "maxAttempts": node.max_attempts,
+                        "maxLost": node.max_lost,
+                        "memoryMultiplier": node.memory_multiplier,
+                        "maxMemoryMb": node.max_memory,
+                    },
                     "config": {"value": f"${{{{ {node.config.cel} }}}}"} if node.config else {},
                 }
                 for node in self.nodes
@@ -107,9 +114,13 @@ HAND_OUT, CONFIRM, EXPIRE, LOSE, LEAVE = "hand out", "confirm", "expire", "lose"
 SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP = "succeed", "fail", "fail for good", "time out", "stop"
 PAUSE, FREEZE, RESUME, CANCEL = "pause", "freeze", "resume", "cancel"
 DEADLINE, WAIT_OUT, RETRY = "deadline", "wait out", "retry"
+STARVE = "starve"
 
-_ENDS_A_HOLD = {EXPIRE, LOSE, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP}
-_STARTS = {CONFIRM, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, TIME_OUT, STOP}
+MEMORY = 100
+"""What a step is allowed at first."""
+
+_ENDS_A_HOLD = {EXPIRE, LOSE, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, STARVE, TIME_OUT, STOP}
+_STARTS = {CONFIRM, LEAVE, SUCCEED, FAIL, FAIL_FOR_GOOD, STARVE, TIME_OUT, STOP}
 _STOPS = {CANCEL, DEADLINE}
 _UNMET = {StepState.WAITING, StepState.READY, StepState.LEASED, StepState.PARKED}
 _FAILED = {StepState.FAILED, StepState.TIMED_OUT}
@@ -130,6 +141,8 @@ class Picture:
     epochs: Mapping[str, int]
     configs: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Rendered values of the nodes that became READY and have a formula."""
+    memory: Mapping[str, int] = field(default_factory=dict[str, int])
+    """What the next or current attempt of the nodes that may have one is allowed."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +174,20 @@ def picture(plan: Plan, history: Sequence[Fact]) -> Picture:
         attempts={node.id: _newest_attempt(_of(history, node.id)) for node in plan.nodes},
         epochs={node.id: sum(fact.what == HAND_OUT for fact in _of(history, node.id)) for node in plan.nodes},
         configs=configs,
+        memory={
+            node.id: _memory(node, _of(facts, node.id))
+            for node in plan.nodes
+            if states[node.id] in (StepState.READY, StepState.LEASED)
+        },
     )
+
+
+def _memory(node: PlannedNode, facts: Sequence[Fact]) -> int:
+    memory = MEMORY
+    for fact in facts:
+        if fact.what == STARVE:
+            memory = max(memory, min(memory * node.memory_multiplier, node.max_memory))
+    return memory
 
 
 def _kept(plan: Plan, facts: Sequence[Fact], before: Kept) -> Kept:
@@ -237,7 +263,7 @@ def _after_hand_out(node: PlannedNode, facts: Sequence[Fact]) -> StepState | Non
     """Follows a node from its first hand-out, or to the end of its wait for one; None if there was neither."""
     state = None
     failures = losses = 0
-    for fact in facts:
+    for place, fact in enumerate(facts):
         if fact.what == HAND_OUT:
             state = StepState.LEASED
         elif fact.what == SUCCEED:
@@ -250,10 +276,11 @@ def _after_hand_out(node: PlannedNode, facts: Sequence[Fact]) -> StepState | Non
             state = StepState.FAILED
         elif fact.what == WAIT_OUT:
             state = StepState.TIMED_OUT
-        elif fact.what in (FAIL, TIME_OUT):
+        elif fact.what in (FAIL, TIME_OUT, STARVE):
             failures += 1
-            last = StepState.FAILED if fact.what == FAIL else StepState.TIMED_OUT
-            state = StepState.READY if failures < node.max_attempts else last
+            last = StepState.TIMED_OUT if fact.what == TIME_OUT else StepState.FAILED
+            helps = fact.what != STARVE or _memory(node, facts[: place + 1]) > _memory(node, facts[:place])
+            state = StepState.READY if helps and failures < node.max_attempts else last
         elif fact.what in (LOSE, LEAVE):
             losses += 1
             state = StepState.READY if losses <= node.max_lost else StepState.FAILED

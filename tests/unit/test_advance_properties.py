@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 
-from engine_driver import BROKEN, BUSY, LEFT, SLOW, Driver, end
+from engine_driver import BROKEN, BUSY, HUNGRY, LEFT, SLOW, Driver, end
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from reference_model import (
@@ -17,9 +17,11 @@ from reference_model import (
     HAND_OUT,
     LEAVE,
     LOSE,
+    MEMORY,
     PAUSE,
     RESUME,
     RETRY,
+    STARVE,
     STOP,
     SUCCEED,
     TIME_OUT,
@@ -35,6 +37,7 @@ from reference_model import (
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.commands import Command, Outcome
 from towline_controlplane.engine.transitions import RUN_TERMINAL
+from towline_controlplane.evidence import Cause
 from towline_controlplane.model import AttemptState, ConditionType, Join, RunState, StepState
 
 NODES = [f"n{index}" for index in range(7)]
@@ -94,6 +97,8 @@ def plans(draw: st.DrawFn) -> Plan:
                 unsafe=draw(st.integers(0, 5)) == 0,
                 max_attempts=draw(st.integers(1, 3)),
                 max_lost=draw(st.integers(0, 2)),
+                memory_multiplier=draw(st.integers(1, 3)),
+                max_memory=draw(st.sampled_from([50, 150, 1_000])),
                 config=draw(configs(before[name])),
             )
         )
@@ -107,6 +112,7 @@ COMMANDS: dict[str, Callable[[Fact], Command]] = {
     SUCCEED: lambda fact: end(fact.node, Outcome.SUCCEEDED, output={"n": fact.output}),
     FAIL: lambda fact: end(fact.node, Outcome.FAILED, BUSY),
     FAIL_FOR_GOOD: lambda fact: end(fact.node, Outcome.FAILED, BROKEN),
+    STARVE: lambda fact: end(fact.node, Outcome.FAILED, HUNGRY, cause=Cause.MEMORY_LIMIT),
     LEAVE: lambda fact: end(fact.node, Outcome.LOST, LEFT),
     TIME_OUT: lambda fact: end(fact.node, Outcome.TIMED_OUT, SLOW),
     STOP: lambda fact: end(fact.node, Outcome.CANCELLED),
@@ -120,7 +126,7 @@ COMMANDS: dict[str, Callable[[Fact], Command]] = {
 }
 
 # What can happen next, often things often: successes many times, the end of the run seldom.
-REPORTS = [SUCCEED] * 6 + [FAIL, FAIL, FAIL_FOR_GOOD, TIME_OUT, LEAVE, STOP]
+REPORTS = [SUCCEED] * 6 + [FAIL, FAIL, FAIL_FOR_GOOD, STARVE, STARVE, TIME_OUT, LEAVE, STOP]
 WHILE_OFFERED = [LOSE, CONFIRM, CONFIRM, EXPIRE, *REPORTS]
 WHILE_RUNNING = [LOSE, LOSE, *REPORTS]
 
@@ -150,6 +156,8 @@ def compare(driver: Driver, plan: Plan, facts: Sequence[Fact]) -> None:
     assert {node: step.epoch for node, step in driver.steps.items()} == expected.epochs
     rendered = {node: json.loads(step.config)["value"] for node, step in driver.steps.items() if step.config}
     assert rendered == expected.configs
+    allowed = {node: driver.steps[node].memory_limit_mb or MEMORY for node in expected.memory}
+    assert allowed == expected.memory
 
 
 LONG = st.lists(st.integers(0, 10_000), min_size=50, max_size=50)

@@ -14,7 +14,7 @@ ALLOWED = {
 }
 OWN = {
     f"towline_controlplane.{name}"
-    for name in ("engine", "model", "errors", "frozen", "protocol_versions", "requirements")
+    for name in ("engine", "model", "evidence", "errors", "frozen", "protocol_versions", "requirements")
 }
 
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline_controlplane.engine.retry import RetryPolicy, backoff_ms, may_rerun, may_retry
+from towline_controlplane.engine.retry import RetryPolicy, backoff_ms, may_rerun, may_retry, more_memory
+from towline_controlplane.evidence import Cause
 from towline_controlplane.model import Failure, FailureClass
 
 policies = st.builds(
@@ -72,3 +73,41 @@ def test_losses_have_a_budget_of_their_own(losses: int, again: bool) -> None:
 
 def test_no_rerun_without_a_budget() -> None:
     assert not may_rerun(RetryPolicy(max_lost=0), 1)
+
+
+@pytest.mark.parametrize(
+    ("retry_on", "cause", "expected"),
+    [
+        ("MEMORY_LIMIT", Cause.MEMORY_LIMIT, True),
+        ("CRASH", Cause.CRASH, True),
+        ("CRASH", Cause.SIGNAL, False),
+        ("CRASH", None, False),
+        ("SIGNAL", Cause.CRASH, True),  # the code of the failure
+    ],
+)
+def test_a_cause_is_a_name_to_retry_on(retry_on: str, cause: Cause | None, expected: bool) -> None:
+    failure = Failure(FailureClass.PERMANENT, "SIGNAL", "crashed")
+    assert may_retry(RetryPolicy(retry_on=frozenset({retry_on})), failure, 1, cause) is expected
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "most", "cause", "asked", "had", "expected"),
+    [
+        (2, 0, Cause.MEMORY_LIMIT, 0, 512, 1024),
+        (2, 0, Cause.KERNEL_OOM, 1024, 1024, 2048),
+        (1.5, 0, Cause.MEMORY_LIMIT, 0, 101, 151),
+        (2, 700, Cause.MEMORY_LIMIT, 0, 512, 700),
+        (2, 700, Cause.MEMORY_LIMIT, 700, 700, 0),
+        (2, 100, Cause.MEMORY_LIMIT, 0, 512, 0),
+        (1, 0, Cause.MEMORY_LIMIT, 0, 512, 0),
+        (2, 0, Cause.CRASH, 0, 512, 0),
+        (2, 0, None, 0, 512, 0),
+        (2, 0, Cause.MEMORY_LIMIT, 1024, 600, 0),  # the server allows no more
+        (2, 0, Cause.MEMORY_LIMIT, 0, 0, 0),  # an attempt from before limits were recorded
+    ],
+)
+def test_memory_grows_up_to_its_cap(
+    multiplier: float, most: int, cause: Cause | None, asked: int, had: int, expected: int
+) -> None:
+    policy = RetryPolicy(memory_multiplier=multiplier, max_memory_mb=most)
+    assert more_memory(policy, cause, asked, had) == expected

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from towline_controlplane.audit.findings import Findings, RunRows
 from towline_controlplane.engine.handout import execution_key
-from towline_controlplane.engine.retry import RetryPolicy, may_retry
+from towline_controlplane.engine.retry import RetryPolicy, may_retry, more_memory
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
 from towline_controlplane.model import Attempt, AttemptState, Step, StepState
 
@@ -64,10 +64,12 @@ def _check_order(policy: RetryPolicy, step: Step, own: Sequence[Attempt], findin
     winners = [attempt.number for attempt in counted if attempt.state is AttemptState.SUCCEEDED]
     expected = [step.attempt] if step.state is StepState.SUCCEEDED else []
     findings.equal("I7", "winning attempts", expected, winners, step.node_id)
-    for attempt, _next in itertools.pairwise(counted):
+    for attempt, following in itertools.pairwise(counted):
         if attempt.state in _FAILED and attempt.error is not None:
             what = f"failure of attempt {attempt.number}, which was retried: {attempt.error.kind} {attempt.error.code}"
-            allowed = may_retry(policy, attempt.error, failures=0)
+            cause = attempt.evidence.cause if attempt.evidence else None
+            enlarged = more_memory(policy, cause, 0, attempt.memory_limit_mb) >= following.memory_limit_mb > 0
+            allowed = may_retry(policy, attempt.error, 0, cause) or enlarged
             findings.equal("I13", f"{what}: may be retried", expected=True, found=allowed, node_id=step.node_id)
     if own and own[-1].number == step.next_attempt:
         what = f"create_time of attempt {step.attempt}"

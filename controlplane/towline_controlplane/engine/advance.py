@@ -14,8 +14,9 @@ from towline_controlplane.engine.draft import Draft
 from towline_controlplane.engine.edges import decide_edge, open_or_skip
 from towline_controlplane.engine.expressions import ExpressionError
 from towline_controlplane.engine.rerun import nodes_to_rerun
-from towline_controlplane.engine.retry import backoff_ms, may_rerun, may_retry
+from towline_controlplane.engine.retry import backoff_ms, may_rerun, may_retry, more_memory
 from towline_controlplane.engine.view import Decision, View
+from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.model import (
     AttemptState,
     EventType,
@@ -26,7 +27,6 @@ from towline_controlplane.model import (
     SideEffects,
     Step,
     StepState,
-    Usage,
 )
 
 _LEFT = Failure(FailureClass.TRANSIENT, "AGENT_LOST", "the agent that ran the attempt went away")
@@ -64,13 +64,14 @@ def _end_attempt(draft: Draft, command: commands.EndAttempt, jitter: float) -> N
     elif command.outcome is commands.Outcome.SUCCEEDED:
         _end_as(draft, command, AttemptState.SUCCEEDED, StepState.SUCCEEDED)
     elif command.outcome is commands.Outcome.LOST:
-        _lose(draft, command.node_id, command.failure or _LEFT, command.usage, command.digest)
+        _lose(draft, command.node_id, command.failure or _LEFT, command)
     else:
         _fail_attempt(draft, command, jitter)
 
 
 def _end_as(draft: Draft, command: commands.EndAttempt, attempt: AttemptState, step: StepState) -> None:
-    draft.end_attempt(command.node_id, attempt, command.failure, command.usage, command.digest)
+    evidence = None if attempt is AttemptState.SUCCEEDED else _stopped(draft, command.evidence)
+    draft.end_attempt(command.node_id, attempt, command.failure, evidence, command)
     output = Output(command.output, command.output_digest) if step is StepState.SUCCEEDED else None
     draft.end_step(command.node_id, step, command.failure, output)
 
@@ -79,21 +80,36 @@ def _fail_attempt(draft: Draft, command: commands.EndAttempt, jitter: float) -> 
     failure = command.failure or Failure(FailureClass.PERMANENT, "UNKNOWN", "the agent gave no reason")
     timed_out = command.outcome is commands.Outcome.TIMED_OUT
     ended = AttemptState.TIMED_OUT if timed_out else AttemptState.FAILED
-    draft.end_attempt(command.node_id, ended, failure, command.usage, command.digest)
+    evidence = command.evidence or Evidence(Cause.INTERNAL)
+    memory_mb = _more_memory(draft, command.node_id, evidence.cause)
+    draft.end_attempt(command.node_id, ended, failure, evidence, command)
     draft.record(EventType.STEP_ATTEMPT_FAILED, command.node_id, error=failure)
     step = draft.change(command.node_id, failures=draft.step(command.node_id).failures + 1)
     policy = draft.node(command.node_id).retry
-    if not may_retry(policy, failure, step.failures):
+    enlarged = memory_mb > 0 and step.failures < policy.max_attempts
+    if not enlarged and not may_retry(policy, failure, step.failures, evidence.cause):
         draft.end_step(command.node_id, StepState.TIMED_OUT if timed_out else StepState.FAILED, failure)
         return
     delay = command.retry_after_ms
-    draft.retry_step(command.node_id, backoff_ms(policy, step.failures, jitter) if delay is None else delay)
+    wait = backoff_ms(policy, step.failures, jitter) if delay is None else delay
+    draft.retry_step(command.node_id, wait, memory_mb)
+
+
+def _more_memory(draft: Draft, node_id: str, cause: Cause) -> int:
+    asked, had = draft.step(node_id).memory_limit_mb, draft.attempt(node_id).memory_limit_mb
+    return more_memory(draft.node(node_id).retry, cause, asked, had)
+
+
+def _stopped(draft: Draft, seen: Evidence | None = None) -> Evidence:
+    """The evidence of what was stopped with its run, or by its agent alone; what the agent saw of it is kept."""
+    cause = Cause.RUN_TIMEOUT if draft.run.deadline_reached else Cause.CANCELLED
+    return replace(seen, cause=cause) if seen else Evidence(cause)
 
 
 def _expire_offer(draft: Draft, command: commands.ExpireOffer, _jitter: float) -> None:
     draft.record(EventType.STEP_OFFER_EXPIRED, command.node_id, agentId=draft.step(command.node_id).agent_id)
     if draft.run.cancel_requested:
-        draft.end_attempt(command.node_id, AttemptState.CANCELLED)
+        draft.end_attempt(command.node_id, AttemptState.CANCELLED, evidence=_stopped(draft))
         draft.end_step(command.node_id, StepState.CANCELLED)
     elif draft.node(command.node_id).side_effects is SideEffects.UNSAFE:
         _lose(draft, command.node_id, _UNCONFIRMED)
@@ -104,10 +120,10 @@ def _expire_offer(draft: Draft, command: commands.ExpireOffer, _jitter: float) -
 def _take_back(draft: Draft, command: commands.TakeBack, _jitter: float) -> None:
     step, failure = draft.step(command.node_id), command.failure
     if draft.run.cancel_requested:
-        draft.end_attempt(command.node_id, AttemptState.CANCELLED)
+        draft.end_attempt(command.node_id, AttemptState.CANCELLED, evidence=_stopped(draft))
         draft.end_step(command.node_id, StepState.CANCELLED)
     elif failure is not None:
-        draft.end_attempt(command.node_id, AttemptState.CANCELLED, failure)
+        draft.end_attempt(command.node_id, AttemptState.CANCELLED, failure, Evidence(Cause.INPUTS_UNAVAILABLE))
         draft.end_step(command.node_id, StepState.FAILED, failure)
     else:
         delay = command.delay_ms or None
@@ -120,10 +136,11 @@ def _lose_attempt(draft: Draft, command: commands.LoseAttempt, _jitter: float) -
     _lose(draft, command.node_id, failure)
 
 
-def _lose(draft: Draft, node_id: str, failure: Failure, usage: Usage | None = None, digest: str | None = None) -> None:
+def _lose(draft: Draft, node_id: str, failure: Failure, report: commands.EndAttempt | None = None) -> None:
     """Ends an attempt whose agent is gone, or says itself that it had to leave it."""
     node, step = draft.node(node_id), draft.step(node_id)
-    draft.end_attempt(node_id, AttemptState.LOST, failure, usage, digest)
+    evidence = (report.evidence if report else None) or Evidence(Cause.AGENT_LOST)
+    draft.end_attempt(node_id, AttemptState.LOST, failure, evidence, report)
     draft.record(EventType.STEP_ATTEMPT_LOST, node_id, error=failure, agentId=step.agent_id)
     step = draft.change(node_id, losses=step.losses + 1)
     if draft.run.cancel_requested:
@@ -199,7 +216,8 @@ def _stop(draft: Draft) -> None:
 
 def _end_untaken(draft: Draft, step: Step, state: StepState, failure: Failure | None = None) -> None:
     if step.state is StepState.READY and step.attempt == step.next_attempt:  # the last offer has lapsed
-        draft.end_attempt(step.node_id, AttemptState.CANCELLED)
+        evidence = Evidence(Cause.QUEUE_TIMEOUT) if state is StepState.TIMED_OUT else _stopped(draft)
+        draft.end_attempt(step.node_id, AttemptState.CANCELLED, evidence=evidence)
     draft.end_step(step.node_id, state, failure)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from towline_controlplane.evidence import Evidence
 from towline_controlplane.model import Failure, Usage
 
 
@@ -42,6 +43,8 @@ class EndAttempt:
     """Time from the start of the process to its end; dates the start of an attempt that was not confirmed before."""
     retry_after_ms: int | None = None
     """Set by the plugin: replaces the computed backoff."""
+    evidence: Evidence | None = None
+    """For every outcome but SUCCEEDED."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from towline_controlplane.engine import transitions
+from towline_controlplane.engine import commands, transitions
 from towline_controlplane.engine.expressions import Scope
 from towline_controlplane.engine.graph import Node
 from towline_controlplane.engine.view import Decision, View
+from towline_controlplane.evidence import Evidence
 from towline_controlplane.frozen import replace
 from towline_controlplane.model import (
     Attempt,
@@ -113,7 +114,7 @@ class Draft:
 
     def start_attempt(self, node_id: str, elapsed_us: int = 0) -> None:
         """Moves the newest attempt from OFFERED to RUNNING, `elapsed_us` ago; one that runs already stays as it is."""
-        attempt = self._attempt(node_id)
+        attempt = self.attempt(node_id)
         if attempt.state is not AttemptState.OFFERED:
             return
         began = max(attempt.create_time, self._now - max(elapsed_us, 0))
@@ -132,17 +133,18 @@ class Draft:
         node_id: str,
         state: AttemptState,
         failure: Failure | None = None,
-        usage: Usage | None = None,
-        digest: str | None = None,
+        evidence: Evidence | None = None,
+        report: "commands.EndAttempt | None" = None,
     ) -> None:
         """Ends the newest attempt; with the digest of its report a repeat of the report is known again."""
         self._move_attempt(
-            self._attempt(node_id),
+            self.attempt(node_id),
             state,
             end_time=self._now,
             error=failure,
-            usage=usage or Usage(),
-            report_digest=digest,
+            usage=report.usage if report else Usage(),
+            report_digest=report.digest if report else None,
+            evidence=evidence,
         )
 
     def ready_step(self, node_id: str, config: str | None) -> None:
@@ -155,11 +157,14 @@ class Draft:
         not_before = self._now + delay_ms * 1000 if delay_ms else 0
         self._make_ready(node_id, next_attempt=next_attempt, agent_id=None, not_before=not_before)
 
-    def retry_step(self, node_id: str, delay_ms: int) -> None:
-        """Makes a step whose attempt failed dispatchable again after a delay."""
+    def retry_step(self, node_id: str, delay_ms: int, memory_limit_mb: int = 0) -> None:
+        """Makes a step whose attempt failed dispatchable again after a delay, with more memory if it is given."""
         step = self.step(node_id)
-        self._make_ready(node_id, next_attempt=step.attempt + 1, agent_id=None, not_before=self._now + delay_ms * 1000)
-        self.record(EventType.STEP_RETRY_SCHEDULED, node_id, delayMs=delay_ms)
+        raised = {"memory_limit_mb": memory_limit_mb} if memory_limit_mb else {}
+        not_before = self._now + delay_ms * 1000
+        self._make_ready(node_id, next_attempt=step.attempt + 1, agent_id=None, not_before=not_before, **raised)
+        memory = memory_limit_mb or None
+        self.record(EventType.STEP_RETRY_SCHEDULED, node_id, delayMs=delay_ms, memoryLimitMb=memory)
 
     def park_step(self, node_id: str, failure: Failure) -> None:
         """Leaves a step to a person's decision."""
@@ -250,6 +255,7 @@ class Draft:
             satisfied_edges=0,
             next_attempt=step.attempt + 1,
             attempt_base=step.attempt,
+            memory_limit_mb=0,
             failures=0,
             losses=0,
             not_before=0,
@@ -289,7 +295,8 @@ class Draft:
             **fields,
         )
 
-    def _attempt(self, node_id: str) -> Attempt:
+    def attempt(self, node_id: str) -> Attempt:
+        """Returns the newest attempt of a step as the draft has it."""
         return self._attempts.get(node_id) or self.view.attempts[node_id]
 
     def _move_attempt(self, attempt: Attempt, state: AttemptState, **fields: Any) -> None:

@@ -17,6 +17,8 @@ class Holder:
     session_id: str
     token_hash: str
     offer_expire_time: int
+    memory_limit_mb: int = 0
+    """What the attempt is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ def hand_out(run: Run, step: Step, holder: Holder, now: int) -> Handout:
         token_hash=holder.token_hash,
         create_time=now,
         offer_expire_time=holder.offer_expire_time,
+        memory_limit_mb=holder.memory_limit_mb,
     )
     counted = replace(run, event_count=run.event_count + 1)
     details = {"agentId": holder.agent_id, "epoch": leased.epoch}

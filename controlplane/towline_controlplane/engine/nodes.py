@@ -13,7 +13,7 @@ from towline_controlplane.engine.retry import RetryPolicy
 from towline_controlplane.engine.templates import Template, compile_template
 from towline_controlplane.model import Join, PluginRef, SideEffects
 from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
-from towline_controlplane.requirements import DEFAULT_LIMITS, Network, Requirements, SandboxLevel
+from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network, Requirements, SandboxLevel
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +36,7 @@ class Node:
     queue_id: str
     queue_timeout_ms: int = 0
     """How long it may wait for an agent; 0 without limit."""
+    limits: Limits = DEFAULT_LIMITS
 
 
 _ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
@@ -72,6 +73,7 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         requirements=requirements,
         queue_id=placement.queue_id(requirements),
         queue_timeout_ms=fields.integer("queueTimeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
+        limits=_limits(fields.object("limits")) if fields.has("limits") else DEFAULT_LIMITS,
     )
 
 
@@ -135,6 +137,19 @@ def _retry(fields: Fields) -> RetryPolicy:
         max_lost=fields.integer("maxLost", 0, limits.MAX_LOST, unset.max_lost),
         strategy=fields.choice("strategy", unset.strategy),
         retry_on=frozenset(fields.texts("retryOn", _FAILURE_NAME, limits.MAX_RETRY_ON)) or unset.retry_on,
+        memory_multiplier=fields.number("memoryMultiplier", 1, limits.MAX_MEMORY_MULTIPLIER, unset.memory_multiplier),
+        max_memory_mb=fields.integer("maxMemoryMb", 1, limits.MAX_MEMORY_MB, unset.max_memory_mb),
+    )
+
+
+def _limits(fields: Fields) -> Limits:
+    return Limits(
+        cpu_seconds=fields.integer("cpuSeconds", 1, limits.MAX_CPU_SECONDS, 0),
+        processes=fields.integer("processes", 1, limits.MAX_PROCESSES, 0),
+        open_files=fields.integer("openFiles", 1, limits.MAX_OPEN_FILES, 0),
+        file_mb=fields.integer("fileMb", 1, limits.MAX_FILE_MB, 0),
+        output_kb=fields.integer("outputKb", 1, limits.MAX_OUTPUT_KB, 0),
+        log_kb=fields.integer("logKb", 1, limits.MAX_LOG_KB, 0),
     )
 
 

@@ -1,8 +1,12 @@
-"""When a failed attempt is tried again, and how long the step waits before it."""
+"""When a failed attempt is tried again, how long the step waits before it, and with how much memory."""
 
 from dataclasses import dataclass
 
+from towline_controlplane.engine.limits import MAX_MEMORY_MB
+from towline_controlplane.evidence import Cause
 from towline_controlplane.model import Failure, FailureClass, Strategy
+
+OUT_OF_MEMORY = frozenset({Cause.MEMORY_LIMIT, Cause.KERNEL_OOM})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +20,28 @@ class RetryPolicy:
     max_lost: int = 3
     strategy: Strategy = Strategy.EXPONENTIAL
     retry_on: frozenset[str] = frozenset({FailureClass.TRANSIENT.value})
-    """Classes and codes of the failures that are tried again."""
+    """Classes, codes and causes of the failures that are tried again."""
+    memory_multiplier: float = 1.0
+    """By how much the memory grows after an attempt that ran out of it; 1: not at all."""
+    max_memory_mb: int = 0
+    """How far it grows; 0: as far as the server allows."""
 
 
-def may_retry(policy: RetryPolicy, failure: Failure, failures: int) -> bool:
-    """Tells whether a step that has now failed `failures` times is tried again."""
-    named = not policy.retry_on.isdisjoint((failure.kind.value, failure.code))
-    return named and failures < policy.max_attempts
+def may_retry(policy: RetryPolicy, failure: Failure, failures: int, cause: Cause | None = None) -> bool:
+    """Tells whether a step that has now failed `failures` times is tried again for what its failure is called."""
+    names = (failure.kind.value, failure.code, cause.value if cause else "")
+    return not policy.retry_on.isdisjoint(names) and failures < policy.max_attempts
+
+
+def more_memory(policy: RetryPolicy, cause: Cause | None, asked_mb: int, had_mb: int) -> int:
+    """Returns the limit of the next attempt after one that ran out of memory; 0 if more is not to be had.
+
+    `asked_mb` is what the failed one was raised to, or 0, and `had_mb` what it got: less, if the server allows no more.
+    """
+    if cause not in OUT_OF_MEMORY or asked_mb > had_mb:
+        return 0
+    raised = min(int(had_mb * policy.memory_multiplier), policy.max_memory_mb or MAX_MEMORY_MB)
+    return raised if raised > had_mb else 0
 
 
 def may_rerun(policy: RetryPolicy, losses: int) -> bool:

@@ -12,13 +12,16 @@ from google.protobuf.duration_pb2 import Duration
 
 from towline.v1 import agent_pb2, agent_service_pb2, run_pb2, sandbox_pb2, workflow_pb2
 from towline_controlplane import protocol_versions
+from towline_controlplane.engine.allowance import DEFAULT_SERVER_LIMITS, Allowed, ServerLimits
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.engine.limits import MAX_BACKOFF_MS
 from towline_controlplane.errors import InvalidArgument, Violation
+from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.json_values import MAX_OUTPUT_DEPTH, parse
 from towline_controlplane.model import AgentRecord, Failure, FailureClass, Lease, Usage
 from towline_controlplane.requirements import SandboxLevel
+from towline_controlplane.services import evidence_messages
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
@@ -54,13 +57,10 @@ _SANDBOX_LEVELS: Mapping[int, SandboxLevel] = {
 
 @dataclass(frozen=True, slots=True)
 class AgentLimits:
-    """What the control plane tells its agents; sizes in bytes, times in seconds."""
+    """What the control plane tells its agents."""
 
     offer_seconds: float
-    timeout_ms: int
-    memory_limit_mb: int
-    output_bytes: int = MAX_OUTPUT_BYTES
-    log_bytes: int = 64 * 1024 * 1024
+    server: ServerLimits = DEFAULT_SERVER_LIMITS
 
 
 def check_session_id(session_id: str) -> None:
@@ -155,6 +155,7 @@ def report(result: agent_service_pb2.AttemptResult, agent: AgentRecord) -> Repor
         usage=_usage(result),
         elapsed_us=int(seconds(result.elapsed) * 1_000_000),
         retry_after_ms=_retry_after_ms(result),
+        evidence=_evidence(outcome, result),
     )
     return Report(lease(result.lease, agent), end)
 
@@ -185,8 +186,6 @@ def offer(
     """
     members = (f"{json.dumps(source)}:{text}" for source, text in inputs.items())
     attempt = given.attempt
-    timeout_ms = given.timeout_ms or limits.timeout_ms
-    memory_mb = given.memory_limit_mb or limits.memory_limit_mb
     return agent_service_pb2.Offer(
         lease=agent_service_pb2.Lease(
             run_id=attempt.run_id,
@@ -205,21 +204,34 @@ def offer(
         config_json=given.config.encode(),
         inputs_json=("{" + ",".join(members) + "}").encode(),
         run_input_json=given.run.input.encode(),
-        limits=workflow_pb2.Limits(
-            timeout=Duration(seconds=timeout_ms // 1000, nanos=timeout_ms % 1000 * 1_000_000),
-            memory_bytes=memory_mb * 1024 * 1024,
-            output_bytes=_lowered(limits.output_bytes, given.plugin.limits.output_kb),
-            log_bytes=_lowered(limits.log_bytes, given.plugin.limits.log_kb),
-        ),
+        limits=_limits(given.allowed),
         confirm_within=duration(waited + limits.offer_seconds),
         workflow_id=given.run.workflow_id,
         owner_id=given.run.owner_id,
     )
 
 
-def _lowered(server_bytes: int, plugin_kb: int) -> int:
-    """A plugin may ask for less than the server allows, never for more."""
-    return min(server_bytes, plugin_kb * 1024) if plugin_kb else server_bytes
+def _limits(allowed: Allowed) -> workflow_pb2.Limits:
+    rest, timeout_ms = allowed.rest, allowed.timeout_ms
+    return workflow_pb2.Limits(
+        timeout=Duration(seconds=timeout_ms // 1000, nanos=timeout_ms % 1000 * 1_000_000),
+        memory_bytes=allowed.memory_limit_mb << 20,
+        output_bytes=rest.output_kb << 10,
+        log_bytes=rest.log_kb << 10,
+        cpu_time=Duration(seconds=rest.cpu_seconds) if rest.cpu_seconds else None,
+        processes=rest.processes,
+        open_files=rest.open_files,
+        file_bytes=rest.file_mb << 20,
+        artifact_bytes=rest.artifact_mb << 20,
+    )
+
+
+def _evidence(outcome: Outcome, result: agent_service_pb2.AttemptResult) -> Evidence | None:
+    if outcome is Outcome.SUCCEEDED:
+        return None
+    if result.outcome == agent_service_pb2.AttemptResult.SUCCEEDED:  # with an output that cannot be recorded
+        return Evidence(Cause.INVALID_OUTPUT)
+    return evidence_messages.stored(result)
 
 
 def _failure(message: run_pb2.Failure) -> Failure:

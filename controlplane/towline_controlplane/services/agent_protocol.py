@@ -195,6 +195,7 @@ class AgentProtocol(AgentServiceServicer):
             queue_ids=await self.queues.matching(agent),
             want=messages.want(want),
             offer_seconds=self.offers.limits.offer_seconds,
+            limits=self.offers.limits.server,
         )
 
     async def _directives(self, agent: AgentRecord, held: Sequence[tuple[pb.HeldAttempt, Lease]]) -> list[pb.Directive]:

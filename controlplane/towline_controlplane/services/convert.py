@@ -15,6 +15,7 @@ from towline_controlplane import model
 from towline_controlplane.json_values import object_of
 from towline_controlplane.registry import Plugin, PluginVersion
 from towline_controlplane.requirements import Limits, SandboxLevel
+from towline_controlplane.services import evidence_messages
 from towline_controlplane.services.dag_documents import dag_message
 from towline_controlplane.services.log_records import LogRecord
 from towline_controlplane.services.struct_values import wire_object, wire_text, wire_texts
@@ -143,6 +144,8 @@ def attempt(row: model.Attempt) -> run_pb2.Attempt:
             log_bytes=row.usage.log_bytes,
         ),
         epoch=row.epoch,
+        evidence=evidence_messages.message(row.evidence),
+        memory_limit_mb=row.memory_limit_mb,
     )
 
 

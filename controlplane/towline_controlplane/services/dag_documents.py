@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 
 from towline.v1.sandbox_pb2 import Sandbox
-from towline.v1.workflow_pb2 import Condition, Dag, Edge, Node, RetryConfig
+from towline.v1.workflow_pb2 import Condition, Dag, Edge, Node, NodeLimits, RetryConfig
 from towline_controlplane.engine.limits import MAX_EDGES, MAX_NODES
 from towline_controlplane.errors import InvalidDag
 from towline_controlplane.json_values import MAX_DEPTH, MAX_VIOLATIONS, violations
@@ -84,7 +84,19 @@ def _node(document: Mapping[str, Any]) -> Node:
         display_name=document.get("displayName"),
         queue_timeout_ms=document.get("queueTimeoutMs"),
         min_sandbox=document.get("minSandbox", Sandbox.LEVEL_UNSPECIFIED),
+        limits=_limits(document["limits"]) if "limits" in document else None,
         secrets=document.get("secrets"),
+    )
+
+
+def _limits(document: Mapping[str, Any]) -> NodeLimits:
+    return NodeLimits(
+        cpu_seconds=document.get("cpuSeconds"),
+        processes=document.get("processes"),
+        open_files=document.get("openFiles"),
+        file_mb=document.get("fileMb"),
+        output_kb=document.get("outputKb"),
+        log_kb=document.get("logKb"),
     )
 
 
@@ -97,6 +109,8 @@ def _retry_config(document: Mapping[str, Any]) -> RetryConfig:
         max_lost=document.get("maxLost"),
         strategy=document.get("strategy", RetryConfig.STRATEGY_UNSPECIFIED),
         retry_on=document.get("retryOn"),
+        memory_multiplier=document.get("memoryMultiplier"),
+        max_memory_mb=document.get("maxMemoryMb"),
     )
 
 

@@ -8,10 +8,18 @@ from dataclasses import asdict
 
 from sqlalchemy import select, update
 
-from towline_controlplane.model import AttemptState, Event, EventType, Failure, RunState, StepState
+from towline_controlplane.evidence import Cause, Evidence
+from towline_controlplane.model import (
+    AttemptState,
+    Event,
+    EventType,
+    Failure,
+    RunState,
+    StepState,
+)
 from towline_controlplane.store import concurrency, tables
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.rows import EVENT, to_json
+from towline_controlplane.store.rows import ATTEMPT, EVENT, to_json
 from towline_controlplane.store.statements import insert
 
 _INSERT_EVENT = insert("events", EVENT.names)
@@ -55,7 +63,8 @@ def _cancel_open_steps(tx: Transaction, run_id: str, number: int) -> list[Event]
     found = tx.connection.execute(query.order_by(steps.c.position, steps.c.node_id)).all()
     for table, state in ((attempts, AttemptState.CANCELLED), (steps, StepState.CANCELLED)):
         of_run = update(table).where(table.c.run_id == run_id, table.c.end_time.is_(None))
-        tx.connection.execute(of_run.values(state=state.value, end_time=tx.now))
+        died = {"evidence": ATTEMPT.stored("evidence", Evidence(Cause.INTERNAL))} if table is attempts else {}
+        tx.connection.execute(of_run.values(state=state.value, end_time=tx.now, **died))
     tx.connection.execute(update(steps).where(steps.c.run_id == run_id, steps.c.held).values(held=False))
     return [
         Event(run_id, number + place, tx.now, EventType.STEP_CANCELLED, node_id, attempt)

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Connection, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
+from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.model import (
     AgentRecord,
     Attempt,
@@ -75,6 +76,11 @@ class Mapped(Generic[T]):
     def row(self, item: T) -> dict[str, Any]:
         """Returns the columns of an object by name."""
         return dict(zip(self.names, self.values(item), strict=True))
+
+    def stored(self, name: str, value: object) -> object:
+        """Returns a value of a field as its column has it."""
+        index = self.names.index(name)
+        return next((each.store(value) for place, each in self._conversions if place == index), value)
 
     def picker(self, names: Iterable[str]) -> Callable[[T], Sequence[Any]]:
         """Returns what takes two or more columns of an object, in the order of `names`."""
@@ -147,6 +153,17 @@ def _usage_from_json(text: str) -> Usage:
     return Usage(**json.loads(text))
 
 
+def _evidence_to_json(evidence: Evidence | None) -> str | None:
+    return None if evidence is None else f'["{evidence.cause.value}",{evidence.facts}]'
+
+
+def _evidence_from_json(text: str | None) -> Evidence | None:
+    if text is None:
+        return None
+    cause, facts = json.loads(text)
+    return Evidence(Cause(cause), to_json(facts))
+
+
 _REF_CONVERSIONS: Mapping[str, Callable[[Any], Any]] = {
     "side_effects": SideEffects,
     "network": Network,
@@ -203,6 +220,7 @@ _LIMITS = Conversion(
     lambda text: Limits(**json.loads(text)),
 )
 _USAGE = Conversion(_usage_to_json, _usage_from_json)
+_EVIDENCE = Conversion(_evidence_to_json, _evidence_from_json)
 
 RUN = Mapped(
     Run,
@@ -215,7 +233,7 @@ RUN = Mapped(
     frozen=_BOOLEAN,
 )
 STEP = Mapped(Step, state=_enum(StepState), held=_BOOLEAN, error=_FAILURE)
-ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAGE)
+ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAGE, evidence=_EVIDENCE)
 EVENT = Mapped(Event, type=_enum(EventType), details=_MAPPING)
 USER = Mapped(User, role=_enum(Role))
 WORKFLOW = Mapped(Workflow)

@@ -199,6 +199,7 @@ steps = Table(
     count("map_index", default="-1"),
     # Steps that a mapped step, or one that started a run, waits for.
     count("open_children", default="0"),
+    count("memory_limit_mb", default="0"),
     PrimaryKeyConstraint("run_id", "node_id"),
     UniqueConstraint("run_id", "position", "map_index"),
     of_run(),
@@ -259,6 +260,8 @@ attempts = Table(
     text_column("report_digest", null=True),
     count("weight", default="1"),
     count("memory_mb", default="0"),
+    text_column("evidence", null=True),
+    count("memory_limit_mb", default="0"),
     PrimaryKeyConstraint("run_id", "node_id", "number"),
     UniqueConstraint("run_id", "execution_key"),
     ForeignKeyConstraint(["run_id", "node_id"], ["steps.run_id", "steps.node_id"], ondelete="CASCADE"),
