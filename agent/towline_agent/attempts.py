@@ -190,6 +190,7 @@ class Attempts:
         redaction.finish()
         result = _decide(attempt, Exit(EndReason.STOPPED), output) if work.cancelled() else work.result()
         redaction.clean(result)
+        attempt.offer.secrets.clear()  # the result may have to wait for minutes
         if attempt.apply(Event.END) is Action.REPORT:
             await self._report(attempt, result, output)
         else:

@@ -58,7 +58,8 @@ class Redactor:
             return text
         end = End.MASK if len(text) >= _MAYBE_CUT else End.KEEP
         clean, _ = self.scan(data, end)
-        return b"".join(_collapsed(clean)).decode(errors="surrogatepass")
+        # A piece of a long value may begin within a character.
+        return b"".join(_collapsed(clean)).decode(errors="replace")
 
     def scan(self, data: bytes, end: End) -> tuple[list[bytes], int]:
         """Returns what to write, MASK where a secret was, and where the data begins that is held back."""

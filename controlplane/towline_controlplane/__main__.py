@@ -6,6 +6,7 @@ Run as `python -m towline_controlplane`.
 import asyncio
 import json
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -99,6 +100,7 @@ def main() -> int:
             print(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}", file=sys.stderr)  # noqa: T201
         return 2
     configure_logging(settings.log_level)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its memory holds keys and what they decrypt
     try:
         asyncio.run(serve(settings))
     except (CannotMigrate, DatabaseInUse, TowlineError, ValueError, OSError, RuntimeError) as error:

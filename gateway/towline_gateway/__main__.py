@@ -1,6 +1,7 @@
 """Composition root of the gateway: settings, channel, application, server. Run as `python -m towline_gateway`."""
 
 import asyncio
+import resource
 import signal
 import sys
 
@@ -46,6 +47,7 @@ def main() -> int:
         sys.stderr.write(f"{error}\n")
         return 2
     logs.configure(settings.log_level)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its memory holds passwords and secrets on their way
     try:
         asyncio.run(serve(settings))
     except OSError as error:

@@ -24,7 +24,7 @@ _TRANSIENT_EXIT_CODE = 75
 def run(config: dict[str, Any], secrets: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Returns `exitCode` 0 and `stdout`; `truncated` is added when not all of it was kept.
 
-    The command finds its secrets, a JSON object, in the file `/dev/fd/$TOWLINE_SECRETS_FD`.
+    The command reads its secrets, a JSON object, from the descriptor that TOWLINE_SECRETS_FD names.
 
     Raises:
         TransientError: The command exited with 75.

@@ -131,5 +131,10 @@ def test_a_text_that_may_have_been_cut_within_a_secret_loses_its_end() -> None:
     assert redactor.text("no secret") == "no secret"
 
 
+def test_a_piece_that_begins_within_a_character_leaves_a_text() -> None:
+    value = "x" + "é" * 2000
+    assert Redactor([value]).text("é" * 600).startswith("***\ufffd")
+
+
 def test_short_values_are_not_looked_for() -> None:
     assert redacted([b"a short word"], ["short"]) == b"a short word"

@@ -57,7 +57,7 @@ def test_a_plugin_without_secrets_gets_none(tmp_path: Path) -> None:
 
 
 def test_an_executable_reads_its_descriptor_once(tmp_path: Path) -> None:
-    script = "cat /dev/fd/$TOWLINE_SECRETS_FD; echo; cat /dev/fd/$TOWLINE_SECRETS_FD | wc -c"
+    script = "cat <&$TOWLINE_SECRETS_FD; echo; cat <&$TOWLINE_SECRETS_FD | wc -c"
 
     async def scenario(stage: Stage) -> None:
         ended, output = await stage.run(stage.shell(script, secrets=DOCUMENT))

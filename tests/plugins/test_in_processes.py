@@ -59,7 +59,7 @@ def test_shell_output_is_log_and_result(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "config", "printed"),
     [
-        ("SHELL", {"command": "cat /dev/fd/$TOWLINE_SECRETS_FD; cat /dev/fd/$TOWLINE_SECRETS_FD"}, 2),
+        ("SHELL", {"command": "cat <&$TOWLINE_SECRETS_FD; cat /dev/fd/$TOWLINE_SECRETS_FD"}, 2),
         ("SHELL", {"command": "env; tr '\\0' '\\n' </proc/$$/cmdline; ls /proc/self/fd"}, 0),
         ("PYTHON", {"code": "def main(config, inputs, secrets):\n    print(secrets)\n    return {}"}, 1),
         (

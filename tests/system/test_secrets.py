@@ -53,10 +53,9 @@ entry_point = "run"
 secrets = ["TOKEN"]
 """
 PROGRAM = """#!/bin/sh
-value=$(cat /dev/fd/$TOWLINE_SECRETS_FD)
+value=$(cat <&$TOWLINE_SECRETS_FD)
 echo "the document is $value"
 env
-touch "$0.started" 2>/dev/null
 while [ ! -e GO ]; do sleep 0.05; done
 printf '{"said": "%s"}' "$(printf %s "$value" | base64 -w0)" >&3
 """
@@ -81,6 +80,23 @@ def plant(rest: Rest) -> None:
         assert plugin in granted["plugins"]
     for name, plugin in (("TOKEN", "HTTP_REQUEST"),):
         rest.call("PUT", f"/secrets/{name}/grants/{plugin}", None, {})
+
+
+def insult(rest: Rest) -> None:
+    """Requests that cannot be served, with the value in all the wrong places."""
+    for method, path, body in (
+        ("PUT", "/secrets/TOKEN", {"value": [TOKEN]}),
+        ("PUT", "/secrets/TOKEN", {"valeu": TOKEN}),
+        ("PUT", "/secrets/TOKEN", {"value": {"a": TOKEN}}),
+        ("PUT", "/secrets/TOKEN", {"value": TOKEN + "\0"}),
+        ("PUT", "/secrets/TOKEN", {"value": TOKEN * 10_000}),
+        ("PUT", "/secrets/token", {"value": TOKEN}),
+        ("POST", "/secrets", {"name": "TOKEN", "value": TOKEN}),
+        ("POST", "/secrets", {"name": {"TOKEN": 1}, "value": TOKEN}),
+    ):
+        answer = rest.call(method, path, body, {})
+        assert answer["error"]["code"] in (400, 409), answer
+        assert_clean(json.dumps(answer).encode(), answer)
 
 
 def blabber(node_id: str, **config: object) -> dict[str, Any]:
@@ -120,7 +136,9 @@ def assert_clean(data: bytes, where: object) -> None:
 
 
 def search_processes(installation: Installation) -> None:
-    """Looks at the environment and the arguments of every process there is, plugins among them."""
+    """Looks at the environment and the arguments of every process there is, plugins among them, and for cores."""
+    for name in ("controlplane", "gateway"):
+        assert psutil.Process(installation.parts[name].pid).rlimit(psutil.RLIMIT_CORE) == (0, 0)
     for process in (tree for child in psutil.Process().children() for tree in (child, *child.children(recursive=True))):
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):
             for file in ("environ", "cmdline"):
@@ -157,6 +175,7 @@ def test_nobody_finds_what_a_plugin_was_given(tmp_path: Path, database: str, req
             rest = Rest(installation.http)
             rest.sign_in()
             plant(rest)
+            insult(rest)
             returned, raised = start(rest, blabber("a")), start(rest, blabber("b", raises=True))
             assert (await finish(rest, returned))["state"] == "SUCCEEDED"
             assert (await finish(rest, raised))["state"] == "FAILED"
@@ -185,7 +204,7 @@ async def search_while_it_runs(installation: Installation, rest: Rest) -> None:
         "id": "shell",
         "type": "SHELL",
         "config": {
-            "command": "cat /dev/fd/$TOWLINE_SECRETS_FD >/dev/null; echo ready; while [ ! -e GO ]; do sleep 0.05; done"
+            "command": "cat <&$TOWLINE_SECRETS_FD >/dev/null; echo ready; while [ ! -e GO ]; do sleep 0.05; done"
         },
         "secrets": ["TOKEN"],
     }
