@@ -49,12 +49,13 @@ class Column(Generic[ItemT]):
     cell: Callable[[ItemT], str]
 
 
-def show(resource: Message, output: OutputFormat) -> None:
-    """Prints one resource."""
+def show(resource: Message, output: OutputFormat, told_apart: str = "") -> None:
+    """Prints one resource; for people without the field that is told apart."""
     document = to_json(resource)
     if output is OutputFormat.JSON:
         print_json(document)
         return
+    document.pop(told_apart, None)
     console, width = stdout_console(), max(map(len, document), default=0) + 2
     for name, value in document.items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -90,15 +90,10 @@ def steps(run_id: RunId, node_id: NodeId = "", output: Output = OutputFormat.TAB
 
 
 def _show_step(step: Step, output: OutputFormat) -> None:
-    if output is OutputFormat.JSON:
-        show(step, output)
-        return
-    alone = Step()
-    alone.CopyFrom(step)
-    alone.ClearField("attempts")
-    show(alone, output)
-    for line in attempt_lines(step):
-        print(line)
+    show(step, output, told_apart="attempts")
+    if output is not OutputFormat.JSON:
+        for line in attempt_lines(step):
+            print(line)
 
 
 @app.command()
