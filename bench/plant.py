@@ -11,7 +11,7 @@ from bench.figures import Cost, Stopwatch
 from bench.store import Store
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.engine.commands import EndAttempt, Outcome
-from towline_controlplane.handouts import Claim, StepOffer
+from towline_controlplane.handouts import StepOffer
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import (
     AgentRecord,
@@ -25,6 +25,7 @@ from towline_controlplane.model import (
     WorkflowVersion,
 )
 from towline_controlplane.orchestrator import Orchestrator, RunStart
+from towline_controlplane.rooms import Claim
 from towline_controlplane.store import agents, queues, users, workflows
 from towline_controlplane.store.database import Database
 from towline_controlplane.submissions import Report, Verdict

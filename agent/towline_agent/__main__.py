@@ -1,7 +1,8 @@
-"""`towline agent run`: reads the settings, starts the supervisor before gRPC exists, and runs the agent until a signal.
+"""The agent process: starts the supervisor before gRPC exists, and runs the agent until a signal.
 
-The first SIGTERM or SIGINT drains, the second stops at once. The exit code says why the process ended; a service
-manager need not restart it after 76, 77 or 78. One that wants to hear how the service is, is told.
+The first SIGTERM or SIGINT drains, the second hands back what runs, the third stops at once. The exit code says why the
+process ended; a service manager need not restart it after 76, 77 or 78, and one that wants to hear how the service is,
+is told.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from towline.v1.agent_service_pb2 import EnrollRequest
 from towline_agent import cgroups, command_line, enrollment, prctl
 from towline_agent.clock import Backoff, SystemClock
 from towline_agent.control_plane import AgentUnsupported, CredentialRefused, SessionReplaced
+from towline_agent.credentials import Credentials
 from towline_agent.enrollment import Identity, NotEnrolled
 from towline_agent.execution import Supervisor
 from towline_agent.files import lock_folder, private_folder, reachable_folder, write_private
@@ -111,19 +113,20 @@ def _claim_groups(settings: Settings) -> cgroups.Hierarchy | None:
 
 
 class _Signals:
-    """What SIGTERM and SIGINT do: the first what `first` says, the second ends the task."""
+    """What SIGTERM and SIGINT do: the first what `first` says, the second `second`, the third ends the task."""
 
     def __init__(self) -> None:
         task = asyncio.current_task()
         self.count = 0
         self.end_task: Callable[[], object] = task.cancel if task is not None else sys.exit
         self.first: Callable[[], object] = self.end_task
+        self.second: Callable[[], object] = self.end_task
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._received)
 
     def _received(self) -> None:
         self.count += 1
-        (self.first if self.count == 1 else self.end_task)()
+        {1: self.first, 2: self.second}.get(self.count, self.end_task)()
 
 
 async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
@@ -137,7 +140,7 @@ async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
         return ExitCode.OK if signals.count == 1 else ExitCode.STOPPED_AT_ONCE
     finally:
         await supervisor.close()
-    return ExitCode.OK
+    return ExitCode.OK if signals.count <= 1 else ExitCode.STOPPED_AT_ONCE
 
 
 async def _live(
@@ -153,26 +156,36 @@ async def _live(
     from towline_agent.pulse import ThreadPulse
     from towline_agent.workshop import Surroundings
 
-    control_plane = GrpcControlPlane(settings.server, identity.credential)
-    renewal = GrpcLeaseRenewal(settings.server, identity.credential)
+    credentials = Credentials(identity, partial(enrollment.save, settings.state_dir.absolute() / enrollment.FILE_NAME))
+    control_plane = GrpcControlPlane(settings.server, credentials)
+    renewal = GrpcLeaseRenewal(settings.server, credentials)
     alive = partial(asyncio.get_running_loop().call_soon_threadsafe, service_manager.alive)
     agent = Agent(
         control_plane,
         ThreadPulse(WatchedRenewal(renewal, alive)),
         supervisor,
         Options(
-            info=describe(settings.slots, settings.labels, version("towline"), settings.plugins, standing),
+            info=describe(
+                settings.slots,
+                settings.labels,
+                version("towline"),
+                settings.plugins,
+                standing,
+                psutil.virtual_memory().total,
+            ),
             state_dir=settings.state_dir.absolute(),
             surroundings=Surroundings(
                 settings.http_allow, os.environ.get("PATH", os.defpath), standing, _operator(settings).users
             ),
             drain_seconds=settings.drain_seconds,
+            disk_floor_bytes=settings.disk_floor_mb << 20,
         ),
         _free_memory,
         SystemClock(),
     )
     agent.on_ready = lambda: _ready(settings, identity, service_manager)
     signals.first = lambda: _drain(agent.drain, service_manager)
+    signals.second = agent.hand_back
     log.info("agent_starting", agent=identity.agent_id, name=settings.name, server=settings.server)
     try:
         await agent.run()

@@ -15,11 +15,13 @@ from pathlib import Path
 import structlog
 
 from towline.v1.agent_pb2 import AgentInfo
+from towline.v1.agent_service_pb2 import Directive
 from towline_agent.attempts import Attempts
 from towline_agent.bundles import Bundles
 from towline_agent.clock import Clock, Signal
 from towline_agent.control_plane import AgentMustStop, ControlPlane
 from towline_agent.demands import describe_sandbox
+from towline_agent.disk_floor import DiskFloor, Reserve, free_bytes_of
 from towline_agent.execution import Supervisor
 from towline_agent.heartbeat import Heartbeat
 from towline_agent.holdings import Holdings
@@ -44,6 +46,10 @@ FAREWELL_SECONDS = 5.0
 """How long a drained agent tries to hand over its last results and logs."""
 
 
+RESERVE_BYTES = 32 * 1024 * 1024
+"""Of the disk floor, kept for results that do not fit elsewhere."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What an agent is, beside whom it works with."""
@@ -52,6 +58,8 @@ class Options:
     state_dir: Path
     surroundings: Surroundings
     drain_seconds: float = 30.0
+    disk_floor_bytes: int = 0
+    """Free space of the disk below which no more steps are taken."""
 
 
 def describe(
@@ -60,6 +68,7 @@ def describe(
     version: str,
     plugins: Sequence[str] = (),
     standing: Standing = UNPROVED,
+    memory_bytes: int = 0,
 ) -> AgentInfo:
     """What this machine says of itself."""
     system = f"{platform.system()}/{platform.machine()}".lower()
@@ -73,6 +82,7 @@ def describe(
         plugins=plugins,
         protocol_version=PROTOCOL_VERSION,
         lacking=lacking(),
+        memory_bytes=memory_bytes,
     )
 
 
@@ -99,6 +109,7 @@ class Agent:
         self._clock = clock
         self._pulse = pulse
         self._draining = asyncio.Event()
+        self._is_drained = False
         self._progress = Signal(clock)
         self._ended = asyncio.Event()
         self._end: Exception | None = None
@@ -117,6 +128,10 @@ class Agent:
         self._attempts.concluded = self._log_stream.emptied = self._progress.set
         self._pull = PullLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
         self._report = ReportLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
+        reserve = Reserve(options.state_dir / "reserve", min(options.disk_floor_bytes // 4, RESERVE_BYTES))
+        self._outbox.make_room = reserve.give_up
+        free = partial(free_bytes_of, options.state_dir)
+        self._disk = DiskFloor(options.disk_floor_bytes, free, reserve, clock, self._disk_changed)
         hear = partial(asyncio.get_running_loop().call_soon_threadsafe, self._hear)
         self._heartbeat = Heartbeat(self._session.id, options.info, self._holdings.snapshot, hear, clock)
 
@@ -124,6 +139,11 @@ class Agent:
         """Makes `run` end once what runs has ended and is reported."""
         self._intake.slots.close()
         self._draining.set()
+
+    def hand_back(self) -> None:
+        """Makes `run` end at once: kills what runs and reports it lost, so that it goes elsewhere without delay."""
+        self.drain()
+        self._attempts.hand_back()
 
     async def run(self) -> None:
         """Lives until drained; raises AgentMustStop if the control plane ends it."""
@@ -142,7 +162,7 @@ class Agent:
             async with asyncio.TaskGroup() as loops:
                 self._attempts.run_in(loops)
                 pull = loops.create_task(self._pull.run())
-                rest = [loops.create_task(part.run()) for part in (self._report, self._log_stream)]
+                rest = [loops.create_task(part.run()) for part in (self._report, self._log_stream, self._disk)]
                 rest.append(loops.create_task(self._watch_end()))
                 await self._draining.wait()
                 pull.cancel()
@@ -198,11 +218,31 @@ class Agent:
 
     def _renewed(self, notice: Renewed) -> None:
         self._holdings.confirmed(notice.confirmed)
+        drained = False
         for directive in notice.directives:
-            self._attempts.direct(directive)
+            if directive.action == Directive.DRAIN:
+                drained = True
+            else:
+                self._attempts.direct(directive)
+        self._drained(drained=drained)
         self._session.renewed()
         self.on_ready()
         self.on_ready = lambda: None
+
+    def _drained(self, *, drained: bool) -> None:
+        """Follows the control plane: each of its answers says whether the agent is drained."""
+        if drained is not self._is_drained:
+            self._is_drained = drained
+            log.info("drained_by_admin" if drained else "undrained_by_admin", running=self._intake.slots.occupied)
+            self._intake.slots.pause("drained", paused=drained)
+
+    def _disk_changed(self, reason: str) -> None:
+        self._intake.slots.pause("disk", paused=bool(reason))
+        info = AgentInfo()
+        info.CopyFrom(self._options.info)
+        info.unschedulable = reason
+        self._heartbeat.describe(info)
+        self._pulse.wake()
 
 
 def _first(group: BaseExceptionGroup[AgentMustStop]) -> AgentMustStop:

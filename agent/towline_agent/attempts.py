@@ -17,6 +17,7 @@ from towline_agent.certificate import bounded_lines
 from towline_agent.demands import level_message
 from towline_agent.execution import DEFAULT_PROCESSES, EndReason, Exit, OutputStream, Supervisor
 from towline_agent.holdings import Attempt, Holdings, lease_key
+from towline_agent.intake import weight_of
 from towline_agent.lifecycle import Action, Event, Phase
 from towline_agent.log_spool import AttemptLog, LogSpool
 from towline_agent.log_stream import LogStream
@@ -76,7 +77,7 @@ class Attempts:
         attempt = self._holdings.add(offer, asked_at)
         if attempt is None:
             log.warning("offer_left", run=offer.lease.run_id, node=offer.lease.node_id)
-            self._slots.release()
+            self._slots.release(weight_of(offer))
             return
         output = self._log_spool.open(attempt.key, offer.lease, offer.limits.log_bytes)
         self._log_stream.follow(output.file)
@@ -126,6 +127,11 @@ class Attempts:
         """Asks all that runs to end; it is reported as lost with the agent."""
         for attempt in self._holdings:
             self._apply(attempt, Event.SHUTDOWN)
+
+    def hand_back(self) -> None:
+        """Kills all that runs at once; it is reported as lost with the agent."""
+        for attempt in self._holdings:
+            self._apply(attempt, Event.HAND_BACK)
 
     def answered(self, key: str) -> None:
         """The control plane gave its verdict on the result."""
@@ -196,7 +202,7 @@ class Attempts:
         else:
             self._log_stream.forget(output.file)
             self._holdings.remove(attempt.key)
-            self._slots.release()
+            self._slots.release(weight_of(attempt.offer))
         self.concluded()
         await self._workshop.clean(attempt.key)
 
@@ -206,7 +212,7 @@ class Attempts:
         result.lease.CopyFrom(attempt.offer.lease)
         result.log_bytes = output.file.size
         await self._outbox.keep(attempt.key, result)
-        self._slots.release()
+        self._slots.release(weight_of(attempt.offer))
         if self._holdings.get(attempt.key) is attempt:
             self._outbox.add(attempt.key, result)
         else:  # released while it was written

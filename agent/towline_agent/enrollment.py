@@ -27,6 +27,8 @@ class Identity:
 
     agent_id: str
     credential: str
+    next_credential: str = ""
+    """Given to take the place of the other, which counts until this one has been accepted."""
 
     def __repr__(self) -> str:
         return f"Identity(agent_id={self.agent_id!r})"
@@ -44,7 +46,7 @@ def load(file: Path) -> Identity | None:
     """Returns the kept identity; raises NotEnrolled if the file cannot be understood."""
     try:
         document = json.loads(file.read_bytes())
-        return Identity(document["agentId"], document["credential"])
+        return Identity(document["agentId"], document["credential"], document.get("nextCredential", ""))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as error:
@@ -54,6 +56,8 @@ def load(file: Path) -> Identity | None:
 def save(file: Path, identity: Identity) -> None:
     """Keeps an identity for later starts."""
     document = {"agentId": identity.agent_id, "credential": identity.credential}
+    if identity.next_credential:
+        document["nextCredential"] = identity.next_credential
     write_private(file, json.dumps(document).encode())
 
 

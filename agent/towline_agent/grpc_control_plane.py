@@ -37,6 +37,7 @@ from towline_agent.control_plane import (
     SessionUnknown,
     Unavailable,
 )
+from towline_agent.credentials import Credentials
 from towline_sdk import failover
 from towline_sdk.servers import addresses
 
@@ -81,9 +82,9 @@ _BY_CODE: MappingProxyType[grpc.StatusCode, type[ControlPlaneError]] = MappingPr
 class GrpcControlPlane:
     """The calls of the event loop, to one replica at a time; made within the loop."""
 
-    def __init__(self, servers: str, credential: str | None = None) -> None:
+    def __init__(self, servers: str, credentials: Credentials | None = None) -> None:
         self._channel = failover.open_channel(servers, OPTIONS)
-        self._metadata = _metadata(credential)
+        self._credentials = credentials
         self._enroll = self._channel.unary_unary(
             f"{_SERVICE}Enroll", EnrollRequest.SerializeToString, EnrollResponse.FromString
         )
@@ -109,38 +110,41 @@ class GrpcControlPlane:
 
     async def pull(self, request: PullRequest) -> PullResponse:
         """Waits for work, at most as long as the request says and the network may need."""
-        wait = request.wait.ToTimedelta().total_seconds()
+        wait, used = request.wait.ToTimedelta().total_seconds(), self._credential
         try:
-            return await self._pull(request, timeout=wait + PULL_GRACE_SECONDS, metadata=self._metadata)
+            return await self._pull(request, timeout=wait + PULL_GRACE_SECONDS, metadata=_metadata(used))
         except grpc.aio.AioRpcError as error:
-            raise _error(error) from error
+            raise self._refused(error, used) from error
 
     async def report(self, request: ReportRequest) -> ReportResponse:
         """Ends attempts."""
+        used = self._credential
         try:
-            return await self._report(request, timeout=CALL_SECONDS, metadata=self._metadata)
+            return await self._report(request, timeout=CALL_SECONDS, metadata=_metadata(used))
         except grpc.aio.AioRpcError as error:
-            raise _error(error) from error
+            raise self._refused(error, used) from error
 
     async def append_logs(self, requests: AsyncIterator[AppendLogsRequest]) -> AsyncIterator[AppendLogsResponse]:
         """Opens one stream; ends it when the caller goes."""
-        call = self._append_logs(requests, metadata=self._metadata)
+        used = self._credential
+        call = self._append_logs(requests, metadata=_metadata(used))
         try:
             async for response in call:
                 yield response
         except grpc.aio.AioRpcError as error:
-            raise _error(error) from error
+            raise self._refused(error, used) from error
         finally:
             call.cancel()
 
     async def fetch_plugin(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Streams a bundle."""
-        call = self._fetch_plugin(FetchPluginRequest(digest=digest, offset=offset), metadata=self._metadata)
+        used = self._credential
+        call = self._fetch_plugin(FetchPluginRequest(digest=digest, offset=offset), metadata=_metadata(used))
         try:
             async for response in call:
                 yield response.chunk
         except grpc.aio.AioRpcError as error:
-            raise _error(error) from error
+            raise self._refused(error, used) from error
         finally:
             call.cancel()
 
@@ -148,13 +152,20 @@ class GrpcControlPlane:
         """Closes the channel and all its calls."""
         await self._channel.close()
 
+    @property
+    def _credential(self) -> str | None:
+        return None if self._credentials is None else self._credentials.current
+
+    def _refused(self, error: grpc.aio.AioRpcError, used: str | None) -> ControlPlaneError:
+        return _unless_outdated(_error(error), self._credentials, used)
+
 
 class GrpcLeaseRenewal:
     """Sync over channels of its own, for a thread of its own; a replica that does not answer is left for the next."""
 
-    def __init__(self, servers: str, credential: str) -> None:
+    def __init__(self, servers: str, credentials: Credentials) -> None:
         self._channels = [grpc.insecure_channel(address, options=OPTIONS) for address in addresses(servers)]
-        self._metadata = _metadata(credential)
+        self._credentials = credentials
         self._methods = itertools.cycle(
             channel.unary_unary(f"{_SERVICE}Sync", SyncRequest.SerializeToString, SyncResponse.FromString)
             for channel in self._channels
@@ -162,16 +173,21 @@ class GrpcLeaseRenewal:
         self._sync = next(self._methods)
 
     def sync(self, request: SyncRequest, timeout_seconds: float) -> SyncResponse:
-        """Renews the leases; blocks."""
+        """Renews the leases, and the credential when it is asked to; blocks."""
+        used = self._credentials.newest
         try:
-            return self._sync(request, timeout=timeout_seconds, metadata=self._metadata)
+            response = self._sync(request, timeout=timeout_seconds, metadata=_metadata(used))
         except grpc.RpcError as error:
-            failure = _error(error)
+            failure = _unless_outdated(_error(error), self._credentials, used)
             if isinstance(failure, Unavailable):
                 self._sync = next(self._methods)
             raise failure from error
         except ValueError as error:  # the channel was closed meanwhile
             raise Unavailable(str(error)) from error
+        self._credentials.accepted(used)
+        if response.next_credential:
+            self._credentials.replace_by(response.next_credential)
+        return response
 
     def close(self) -> None:
         """Closes the channels; a call under way fails."""
@@ -181,6 +197,13 @@ class GrpcLeaseRenewal:
 
 def _metadata(credential: str | None) -> tuple[tuple[str, str], ...]:
     return () if credential is None else (("authorization", f"Bearer {credential}"),)
+
+
+def _unless_outdated(error: ControlPlaneError, credentials: Credentials | None, used: str | None) -> ControlPlaneError:
+    """A credential that is being replaced may be refused: the call is worth repeating with the other one."""
+    if not isinstance(error, CredentialRefused) or credentials is None or used is None:
+        return error
+    return error if credentials.refused(used) else Unavailable(str(error))
 
 
 def refusal(code: grpc.StatusCode, reason: str, message: str) -> ControlPlaneError:

@@ -82,6 +82,11 @@ class Heartbeat:
         """Makes the next Sync carry the agent's info; for any thread."""
         self._introduce = True
 
+    def describe(self, info: AgentInfo) -> None:
+        """Makes the next Sync carry this info; for any thread."""
+        self._info = info
+        self._introduce = True
+
     def broken(self, defect: Exception) -> None:
         """Ends the agent, which without renewals would lose its leases unnoticed."""
         self._deliver(Ended(defect))
@@ -108,7 +113,7 @@ class Heartbeat:
             case ControlPlaneError():
                 return self._missed(answer)
             case SyncResponse():
-                if introduced:
+                if introduced and beat.request.info == self._info:
                     self._introduce = False
                 return self._accepted(answer, beat)
 

@@ -20,6 +20,14 @@ MEMORY_SECONDS = 1.0
 """How old a measurement of the free memory may be: it costs as much as a small message."""
 
 
+_NOT_UNKNOWN = 1
+
+
+def weight_of(offer: Offer) -> int:
+    """Returns how many slots an offer takes; a control plane from before weights names none."""
+    return max(offer.weight, 1)
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """What a message asks for and confirms; ended by `take` or `give_up`."""
@@ -37,6 +45,7 @@ class Intake:
         self._clock = clock
         self._measured_at = -MEMORY_SECONDS
         self._free_bytes = 0
+        self._promised_bytes = 0
         self.changed = Signal(clock)
         self.slots = Slots(slots, self.changed.set)
         self._holdings = holdings
@@ -48,19 +57,20 @@ class Intake:
 
     def take(self, request: Request, offers: Sequence[Offer], start: Callable[[Offer, float], None]) -> None:
         """Starts what was offered, saying when it was asked for."""
-        accepted = self.slots.settle(request.want, len(offers))
+        accepted = self.slots.settle(request.want, [weight_of(offer) for offer in offers])
         if accepted < len(offers):
             log.error("offers_ignored", wanted=request.want, offered=len(offers))
         for offer in offers[:accepted]:
+            self._promised_bytes += offer.limits.memory_bytes
             start(offer, request.asked_at)
 
     def give_up(self, request: Request) -> None:
         """Ends a request without an answer."""
-        self.slots.settle(request.want, 0)
+        self.slots.settle(request.want, ())
         self._holdings.put_back(request.started)
 
     def _measure(self) -> int:
         now = self._clock.monotonic()
         if now - self._measured_at >= MEMORY_SECONDS:
-            self._measured_at, self._free_bytes = now, self._free_memory()
-        return self._free_bytes
+            self._measured_at, self._free_bytes, self._promised_bytes = now, self._free_memory(), 0
+        return max(self._free_bytes - self._promised_bytes, _NOT_UNKNOWN)

@@ -37,6 +37,8 @@ class Event(StrEnum):
     """The control plane wants it stopped and reported."""
     SHUTDOWN = "SHUTDOWN"
     """The agent ends and can wait no longer."""
+    HAND_BACK = "HAND_BACK"
+    """The agent ends at once."""
     RELEASE = "RELEASE"
     """The control plane says that the lease is no longer ours."""
     FENCE = "FENCE"
@@ -66,7 +68,7 @@ class IllegalTransition(Exception):
         super().__init__(f"{event} cannot happen to an attempt that is {phase}")
 
 
-_LATE = (Event.CANCEL, Event.SHUTDOWN, Event.RELEASE, Event.FENCE)
+_LATE = (Event.CANCEL, Event.SHUTDOWN, Event.HAND_BACK, Event.RELEASE, Event.FENCE)
 
 TRANSITIONS = MappingProxyType(
     {
@@ -103,6 +105,12 @@ TRANSITIONS = MappingProxyType(
         (Phase.REPORTING, Event.RELEASE): (Phase.DONE, Action.DROP),
         (Phase.REPORTING, Event.FENCE): (Phase.REPORTING, Action.NONE),
         (Phase.DONE, Event.VERDICT): (Phase.DONE, Action.NONE),
+        **{
+            (phase, Event.HAND_BACK): (Phase.STOPPING, Action.ABORT)
+            for phase in (Phase.OFFERED, Phase.PREPARING, Phase.RUNNING, Phase.STOPPING)
+        },
+        (Phase.DISCARDING, Event.HAND_BACK): (Phase.DISCARDING, Action.ABORT),
+        (Phase.REPORTING, Event.HAND_BACK): (Phase.REPORTING, Action.NONE),
         **{(Phase.DONE, late): (Phase.DONE, Action.NONE) for late in _LATE},
     }
 )

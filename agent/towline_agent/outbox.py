@@ -4,6 +4,7 @@ A result leaves only by a verdict, or because the control plane said that its le
 """
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -25,6 +26,8 @@ class Outbox:
 
     def __init__(self, spool: ResultSpool, clock: Clock) -> None:
         self.changed = Signal(clock)
+        self.make_room: Callable[[], bool] = lambda: False
+        """Called, in any thread, when a result does not fit on the disk; tells whether it is worth another try."""
         self._spool = spool
         self._answered: list[str] = []
         self._waiting: dict[str, AttemptResult] = spool.load()
@@ -35,11 +38,19 @@ class Outbox:
         return len(self._waiting)
 
     async def keep(self, key: str, result: AttemptResult) -> None:
-        """Puts a result on disk; without room there it stays in memory, and says so."""
+        """Puts a result on disk, in the room kept for it if there is no other; else it stays in memory, and says so."""
         try:
-            await asyncio.to_thread(self._spool.put, key, result)
+            await asyncio.to_thread(self._put, key, result)
         except OSError as error:
             log.warning("result_not_spooled", reason=str(error))
+
+    def _put(self, key: str, result: AttemptResult) -> None:
+        try:
+            self._spool.put(key, result)
+        except OSError:
+            if not self.make_room():
+                raise
+            self._spool.put(key, result)
 
     def add(self, key: str, result: AttemptResult) -> None:
         """Makes a result due to be sent."""

@@ -271,7 +271,7 @@ _LIMITED: MappingProxyType[Evidence.Cause, Callable[[Exit, Circumstances], Attem
 def _stopped(end: Exit, around: Circumstances) -> AttemptResult:
     ran = f"ran for {end.elapsed_seconds:.1f} s"
     match around.stopped_by:
-        case Event.SHUTDOWN:
+        case Event.SHUTDOWN | Event.HAND_BACK:
             return _lost("The agent was shut down before the attempt ended", ran, Evidence.AGENT_LOST)
         case Event.FENCE:
             message = "The agent could not reach the control plane and gave the attempt up"

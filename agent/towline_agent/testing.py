@@ -128,6 +128,7 @@ class FakeControlPlane:
     interval_seconds: float = 10.0
     log_interval_seconds: float = 0.0
     plugins: dict[str, bytes] = field(default_factory=dict[str, bytes])
+    drained: bool = False
     away: bool = False
     """Every call fails as if nobody listened."""
     verdicts: dict[str, Verdict.Code] = field(default_factory=dict[str, Verdict.Code])
@@ -222,6 +223,7 @@ class FakeControlPlane:
             self.known_sessions.add(request.session_id)
             self.syncs.append(request)
             directives, self._directives = self._directives, []
+            directives += [Directive(action=Directive.DRAIN)] if self.drained else []
         self._ring()
         self._answer("sync")
         return SyncResponse(

@@ -1,6 +1,7 @@
 """Commands of agents: `towline agent …`."""
 
 import asyncio
+import time
 from typing import Annotated, Final
 
 import typer
@@ -8,6 +9,7 @@ import typer
 from towline.v1.agent_pb2 import Agent
 from towline_cli import columns
 from towline_cli.conversation import converse
+from towline_cli.exit_codes import ExitCode
 from towline_cli.options import Output, OutputFormat, PageSize, PageToken
 from towline_cli.output import show, show_list
 from towline_sdk.client import Client, Page
@@ -36,18 +38,64 @@ def get(agent: AgentName, output: Output = OutputFormat.TABLE) -> None:
 def drain(
     agent: AgentName,
     wait: Annotated[bool, typer.Option("--wait", "-w", help="Stay until it runs nothing.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait at most; 0: no limit.")] = 0,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Offer an agent nothing any more; what it runs goes on (admins only)."""
+    """Offer an agent nothing any more; what it runs goes on (admins only). Exit code 6: it still ran something."""
 
     async def talk(client: Client) -> Agent:
         found = await client.agents.drain(agent)
-        while wait and found.running:
-            await asyncio.sleep(WAIT_SECONDS)
-            found = await client.agents.get(found.id)
-        return found
+        return await _idle(client, found, timeout) if wait else found
 
-    show(converse(talk), output)
+    found = converse(talk)
+    show(found, output)
+    if wait and found.running:
+        raise typer.Exit(ExitCode.OTHER)
+
+
+async def _idle(client: Client, agent: Agent, seconds: float) -> Agent:
+    """Waits until an agent runs nothing, or the time is over, and says on standard error whenever it runs less."""
+    said, until = None, time.monotonic() + seconds
+    while agent.running and (not seconds or time.monotonic() < until):
+        if agent.running != said:
+            said = agent.running
+            typer.echo(f"{agent.name} still runs {said}", err=True)
+        await asyncio.sleep(WAIT_SECONDS)
+        agent = await client.agents.get(agent.id)
+    return agent
+
+
+@app.command()
+def disable(agent: AgentName, output: Output = OutputFormat.TABLE) -> None:
+    """Refuse an agent's credential; what it runs goes elsewhere (admins only)."""
+    show(converse(lambda client: client.agents.disable(agent)), output)
+
+
+@app.command()
+def enable(agent: AgentName, output: Output = OutputFormat.TABLE) -> None:
+    """Accept a disabled agent's credential again; start its process then (admins only)."""
+    show(converse(lambda client: client.agents.enable(agent)), output)
+
+
+@app.command()
+def rotate(agent: AgentName, output: Output = OutputFormat.TABLE) -> None:
+    """Give an agent a new credential; the old one counts until the new one has been used (admins only)."""
+    show(converse(lambda client: client.agents.rotate(agent)), output)
+
+
+@app.command("tokens")
+def list_tokens(output: Output = OutputFormat.TABLE) -> None:
+    """List the enrollment tokens that may still be used (admins only)."""
+    answer = converse(lambda client: client.agents.tokens())
+    show_list(answer, answer.tokens, columns.ENROLLMENT_TOKENS, output)
+
+
+@app.command("revoke-token")
+def revoke_token(
+    token_id: Annotated[str, typer.Argument(help="Id of the token, as it is listed.", show_default=False)],
+) -> None:
+    """Make an enrollment token useless; agents that enrolled with it stay (admins only)."""
+    converse(lambda client: client.agents.revoke_token(token_id))
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from towline.v1.agent_admin_service_pb2 import EnrollmentToken
 from towline.v1.agent_pb2 import Agent
 from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
@@ -21,7 +22,9 @@ def _labels(agent: Agent) -> str:
 
 
 def _agent_state(agent: Agent) -> str:
-    return f"{Agent.State.Name(agent.state)}{' (drained)' if agent.drained else ''}"
+    return (
+        f"{Agent.State.Name(agent.state)}{' (disabled)' if agent.disabled else ' (drained)' if agent.drained else ''}"
+    )
 
 
 def _plugin_kind(plugin: Plugin) -> str:
@@ -80,10 +83,17 @@ AGENT_VERDICTS: Final = (
     Column[Explanation.AgentVerdict]("MAY TAKE IT", lambda agent: "yes" if agent.may_take else "no"),
     Column[Explanation.AgentVerdict]("UNMET", lambda agent: "; ".join(each.message for each in agent.unmet)),
 )
+ENROLLMENT_TOKENS: Final = (
+    Column[EnrollmentToken]("ID", lambda token: token.id),
+    Column[EnrollmentToken]("USES LEFT", lambda token: str(token.uses_left)),
+    Column[EnrollmentToken]("EXPIRES", lambda token: time_text(token.expire_time)),
+    Column[EnrollmentToken]("CREATED", lambda token: time_text(token.create_time)),
+)
 AGENTS: Final = (
     Column[Agent]("NAME", lambda agent: agent.name),
     Column[Agent]("STATE", _agent_state),
     Column[Agent]("RUNNING", lambda agent: f"{agent.running}/{agent.info.slots}"),
+    Column[Agent]("TAKES NOTHING", lambda agent: agent.unschedulable),
     Column[Agent]("LABELS", _labels),
     Column[Agent]("SANDBOX", lambda agent: Sandbox.Level.Name(agent.info.sandbox.level or Sandbox.L0)),
     Column[Agent]("PLUGINS", lambda agent: ",".join(agent.info.plugins) or "all"),

@@ -14,7 +14,7 @@ from towline_controlplane.errors import AlreadyExists, BadCredentials, InvalidAr
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import AgentRecord, Role, User
 from towline_controlplane.passwords import Passwords
-from towline_controlplane.store import agents, users
+from towline_controlplane.store import agents, rotation, users
 from towline_controlplane.store.database import Database
 from towline_controlplane.tokens import AGENT_PREFIX, AccessToken, AccessTokens, fingerprint
 
@@ -37,7 +37,11 @@ class SignIn:
 class Accounts:
     """Registers, signs in and recognises callers."""
 
-    def __init__(self, database: Database, passwords: Passwords, tokens: AccessTokens) -> None:
+    def __init__(
+        self, database: Database, passwords: Passwords, tokens: AccessTokens, credential_days: float = 0
+    ) -> None:
+        """An agent gets a new credential after so many days; 0: when an admin says so."""
+        self._keep_us = int(credential_days * 86_400_000_000)
         self._database = database
         self._passwords = passwords
         self._tokens = tokens
@@ -80,6 +84,11 @@ class Accounts:
         agent = await self._database.read(lambda tx: agents.find_by_credential(tx, credential_hash))
         if agent is None:
             raise Unauthenticated("the agent credential is not valid")
+        if agent.disabled:
+            raise Unauthenticated("an admin has disabled the agent")
+        if agent.next_credential_hash == credential_hash:
+            await self._database.write(lambda tx: rotation.use_next(tx, credential_hash, self._keep_us))
+            log.info("credential_rotated", agent=agent.id)
         return agent
 
     async def ensure_admin(self, email: str, password: str) -> User:

@@ -154,12 +154,13 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
     offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
-    accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens)
+    accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens, settings.credential_days)
     blobs = blobs_of(settings)
     outputs = Outputs(database, blobs)
     retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
     keys = Keyring.parse(settings.secrets_key.get_secret_value())
-    limits = AgentLimits(settings.offer_seconds, settings.server_limits)
+    limits = AgentLimits(settings.offer_seconds, settings.server_limits, settings.credential_days)
+    agent_admin = AgentAdminService(database, doorbell, lease_expiry)
     agents = AgentProtocol(
         database=database,
         orchestrator=orchestrator,
@@ -176,7 +177,10 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     services = (
         _service("Agent", agent_service_pb2, agent_service_pb2_grpc, agents),
         _service(
-            "AgentAdmin", agent_admin_service_pb2, agent_admin_service_pb2_grpc, AgentAdminService(database, doorbell)
+            "AgentAdmin",
+            agent_admin_service_pb2,
+            agent_admin_service_pb2_grpc,
+            agent_admin,
         ),
         _service("Auth", auth_service_pb2, auth_service_pb2_grpc, AuthService(accounts)),
         _service(

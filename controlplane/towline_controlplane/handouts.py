@@ -1,30 +1,21 @@
 """Hands ready steps to agents, in the commit that takes their results: what each offer carries is put together here."""
 
-from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from functools import cache, partial
 
-from towline_controlplane.engine.allowance import DEFAULT_SERVER_LIMITS, Allowed, ServerLimits, allow
+from towline_controlplane.engine.allowance import Allowed, allow
 from towline_controlplane.engine.handout import Holder
-from towline_controlplane.engine.placement import free_slots
 from towline_controlplane.ledger import Ledger
 from towline_controlplane.model import Attempt, Output, PluginRef, Run, Step
-from towline_controlplane.store import agents
+from towline_controlplane.requirements import Size
+from towline_controlplane.rooms import Claim, Room, rooms_of
+from towline_controlplane.saving import Saving
+from towline_controlplane.store import leases
 from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.runs import StepKey
 from towline_controlplane.tokens import fingerprint
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An agent asks for up to `want` steps of the queues whose requirements it satisfies."""
-
-    agent_id: str
-    session_id: str
-    queue_ids: Collection[str]
-    want: int
-    offer_seconds: float
-    limits: ServerLimits = DEFAULT_SERVER_LIMITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,76 +37,113 @@ class StepOffer:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What became of a claim. Where there are fewer offers than `room`, nothing is left that the agent could have."""
+    """What became of a claim."""
 
     offers: Sequence[StepOffer]
     room: int
-    """How many it could have got: all that it wanted, unless fewer of its slots are free."""
+    """Slots that it could have got: all that it wanted, unless fewer of its agent's are free."""
+    found_end: bool = True
+    """Nothing is left that the agent could have."""
+    queue_ids: frozenset[str] = frozenset()
+    """The queues whose steps it has room for."""
+    ask_again: bool = False
+    """A step waits that fits the agent's free slots, but not what it asked for."""
 
 
 def serve(
-    ledger: Ledger, claims: Sequence[Claim], new_token: Callable[[], str], chance: Callable[[], float]
+    ledger: Ledger,
+    claims: Sequence[Claim],
+    new_token: Callable[[], str],
+    chance: Callable[[], float],
+    saving: Saving,
+    most: int | None = None,
 ) -> list[Served]:
     """Leases ready steps to the agents that claim: each to one alone, with a rising epoch and a fresh token.
 
-    What the commit has made ready is among them. `chance` in [0, 1) picks the queue that is asked first.
+    What the commit has made ready is among them. `chance` in [0, 1) picks the queue that is asked first; `most` bounds
+    the steps of each claim.
     """
     ledger.save()
-    rooms = _Rooms(ledger.tx, claims)
-    wants = [rooms.take(claim, claim.want) for claim in claims]
+    rooms = rooms_of(ledger.tx, claims)
+    heads = _Heads(ledger.tx)
+    queues = [saving.queues(room, heads.head_of) for room in rooms]
     alike: defaultdict[frozenset[str], list[int]] = defaultdict(list)
-    for number, want in enumerate(wants):
-        if want:
-            alike[frozenset(claims[number].queue_ids)].append(number)
+    for number, room in enumerate(rooms):
+        if queues[number] and room.slots:
+            alike[queues[number]].append(number)
     offers: list[list[StepOffer]] = [[] for _ in claims]
+    ends = [False for _ in claims]
     for queue_ids, numbers in alike.items():
         ledger.save()
-        steps = iter(ledger.claimable(queue_ids, sum(wants[number] for number in numbers), chance()))
+        wanted = sum(rooms[number].slots for number in numbers)
+        steps = deque(ledger.claimable(queue_ids, wanted if most is None else most, chance()))
         for number in numbers:
-            claim = claims[number]
-            offers[number] = [_lease(ledger, step, claim, new_token()) for step in islice(steps, wants[number])]
-            rooms.give_back(claim, wants[number] - len(offers[number]))
+            offers[number] = _deal(ledger, rooms[number], steps, new_token, most)
+            ends[number] = not steps and rooms[number].slots > 0
     return [
-        Served(tuple(given), len(given) + rooms.take(claim, claim.want - len(given)))
-        for claim, given in zip(claims, offers, strict=True)
+        Served(
+            tuple(given),
+            room.slots + sum(each.attempt.weight for each in given),
+            found_end,
+            room.queues(),
+            not given and _is_too_narrow(room, heads),
+        )
+        for given, room, found_end in zip(offers, rooms, ends, strict=True)
     ]
 
 
-class _Rooms:
-    """How many more steps agents can be given: never more than their slots allow (I19).
-
-    The slots are counted under the lock of the agent: nobody else gives it anything meanwhile, and once a drain is
-    committed nothing is given any more. An earlier session of an agent gets nothing, nor does one whose lease is over,
-    even if it still seems to wait: its connection may lead nowhere, and what it were given would be lost with it.
-    """
-
-    def __init__(self, tx: Transaction, claims: Sequence[Claim]) -> None:
-        known = agents.lock_agents(tx, {claim.agent_id for claim in claims}) if claims else {}
-        self._free = {
-            (listed.agent.id, listed.agent.session_id): free_slots(listed.agent, listed.running, tx.now)
-            for listed in known.values()
-        }
-
-    def take(self, claim: Claim, want: int) -> int:
-        """Takes up to `want`; returns how many there were."""
-        holder = claim.agent_id, claim.session_id
-        taken = min(want, self._free.get(holder, 0))
-        if taken:
-            self._free[holder] -= taken
-        return taken
-
-    def give_back(self, claim: Claim, count: int) -> None:
-        """Takes back what was not used."""
-        self._free[claim.agent_id, claim.session_id] += count
+def first_claimable(ledger: Ledger, claim: Claim, saving: Saving) -> Sequence[StepKey]:
+    """Returns the step that `serve` would look at first for a claim alone, with no chance; locks its run."""
+    (room,) = rooms_of(ledger.tx, [claim])
+    return leases.lock_claimable(ledger.tx, saving.queues(room, _Heads(ledger.tx).head_of), 1).keys
 
 
-def _lease(ledger: Ledger, step: Step, claim: Claim, token: str) -> StepOffer:
+class _Heads:
+    """Which step goes next in a queue, looked up once in a commit."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.head_of = cache(partial(leases.first_due, tx))
+
+
+def _is_too_narrow(room: Room, heads: _Heads) -> bool:
+    waiting = (queue_id for queue_id in room.sized() if room.fits_when_asked(queue_id))
+    return any(room.claim.sizes[each].weight > room.want and heads.head_of(each) for each in waiting)
+
+
+def _deal(
+    ledger: Ledger, room: Room, steps: deque[Step], new_token: Callable[[], str], most: int | None
+) -> list[StepOffer]:
+    """Takes from `steps` what a room has place for, in their order; what does not fit stays."""
+    given: list[StepOffer] = []
+    passed: list[Step] = []
+    while steps and room.slots and len(given) != most:
+        step = steps.popleft()
+        blueprint = ledger.blueprint(step.run_id)
+        node, plugin = blueprint.dag.nodes[step.position], blueprint.plugins[step.node_id]
+        allowed = allow(node, plugin, step.memory_limit_mb, room.claim.limits)
+        size = Size(node.requirements.size.weight, allowed.memory_limit_mb)
+        if room.fits(size):
+            room.take(size)
+            given.append(_lease(ledger, step, room.claim, new_token(), allowed))
+        else:
+            passed.append(step)
+    steps.extendleft(reversed(passed))
+    return given
+
+
+def _lease(ledger: Ledger, step: Step, claim: Claim, token: str, allowed: Allowed) -> StepOffer:
     expire_time = ledger.tx.now + int(claim.offer_seconds * 1_000_000)
     blueprint = ledger.blueprint(step.run_id)
     node, plugin = blueprint.dag.nodes[step.position], blueprint.plugins[step.node_id]
     written_config = blueprint.configs[step.position]
-    allowed = allow(node, plugin, step.memory_limit_mb, claim.limits)
-    holder = Holder(claim.agent_id, claim.session_id, fingerprint(token), expire_time, allowed.memory_limit_mb)
+    holder = Holder(
+        agent_id=claim.agent_id,
+        session_id=claim.session_id,
+        token_hash=fingerprint(token),
+        offer_expire_time=expire_time,
+        memory_limit_mb=allowed.memory_limit_mb,
+        weight=node.requirements.size.weight,
+    )
     handout = ledger.hand_out(step, holder)
     return StepOffer(
         run=handout.run,

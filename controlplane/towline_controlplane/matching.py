@@ -9,12 +9,12 @@ import structlog
 from towline_controlplane.bus import MATCHING_TOPIC, QUEUES_TOPIC, Doorbell
 from towline_controlplane.engine.placement import satisfies
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements
+from towline_controlplane.requirements import Requirements, Size
 from towline_controlplane.store import queues
 from towline_controlplane.store.database import Database
 
 _REFRESH_SECONDS = 1.0
-_Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, tuple[str, ...], int, tuple[str, ...]]
+_Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, tuple[str, ...], int, tuple[str, ...], int, int]
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +28,8 @@ class QueueIndex:
     _requirements: Mapping[str, Requirements] = field(default_factory=dict[str, Requirements])
     _matching: dict[_Abilities, frozenset[str]] = field(default_factory=dict[_Abilities, frozenset[str]])
     """By what an agent can do, since the last refresh."""
+    sizes: Mapping[str, Size] = field(default_factory=dict[str, Size])
+    """What steps of a queue take, where that is more than a slot and the usual memory."""
     _loaded: bool = False
 
     async def matching(self, agent: AgentRecord) -> frozenset[str]:
@@ -35,7 +37,7 @@ class QueueIndex:
         if not self._loaded:
             await self.refresh()
         able = agent.sandbox_level, agent.plugins, agent.protocol_version, agent.lacking
-        key = frozenset(agent.labels.items()), *able
+        key = frozenset(agent.labels.items()), *able, agent.slots, agent.memory_bytes
         if key not in self._matching:
             self._matching[key] = frozenset(
                 queue_id for queue_id, asked in self._requirements.items() if satisfies(asked, agent)
@@ -53,6 +55,7 @@ class QueueIndex:
     async def refresh(self) -> bool:
         """Reads the queues again, and rings if any is new; returns whether one is."""
         known, self._requirements = self._requirements, await self.database.read(queues.all_queues)
+        self.sizes = {queue_id: asked.size for queue_id, asked in self._requirements.items() if asked.size != Size()}
         self._loaded = True
         self._matching.clear()
         is_news = self._requirements.keys() != known.keys()

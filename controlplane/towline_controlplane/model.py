@@ -285,6 +285,8 @@ class Attempt:
     """Of its death; None while it is open, and for one that SUCCEEDED."""
     memory_limit_mb: int = 0
     """Resident memory that it was allowed."""
+    weight: int = 1
+    """Slots that it takes on its agent."""
 
 
 @frozen
@@ -384,3 +386,13 @@ class AgentRecord:
     """Of the agent protocol, as it speaks it."""
     lacking: tuple[str, ...] = ()
     """Built-ins whose libraries it does not have."""
+    unschedulable: str | None = None
+    """Why it takes no more steps for now, by its own word."""
+    memory_bytes: int = 0
+    """In all; 0: not known."""
+    disabled: bool = False
+    """Its credential is refused."""
+    rotation_time: int = 0
+    """When it is to get a new credential; 0: never."""
+    next_credential_hash: str | None = None
+    """Of a credential that takes the place of the other once it is used."""

@@ -24,12 +24,13 @@ from towline_controlplane.engine.expressions import ExpressionError, Scope
 from towline_controlplane.errors import InvalidArgument, TowlineError, Unavailable
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.group_commit import Backlog, commit_together
-from towline_controlplane.handouts import Claim, Served, StepOffer, serve
+from towline_controlplane.handouts import Served, StepOffer, first_claimable, serve
 from towline_controlplane.ids import new_id
 from towline_controlplane.ledger import Changes, Ledger
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import Failure, FailureClass, Lease, Run, StepState, WorkflowVersion
-from towline_controlplane.store import leases
+from towline_controlplane.rooms import Claim
+from towline_controlplane.saving import Saving
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.quarantine import fail_run
 from towline_controlplane.submissions import (
@@ -87,6 +88,7 @@ class Orchestrator:
     """Called after a commit that made a step READY for later."""
     on_slots_changed: Callable[[], None] = lambda: None
     """Called after a commit that freed a slot of a concurrency limit, or made a run wait for one."""
+    saving: Saving = field(default_factory=Saving)
     queues: QueueIndex = field(init=False)
     _shares: FairShares = field(default_factory=FairShares)
     _views: Views = field(default_factory=Views)
@@ -159,7 +161,7 @@ class Orchestrator:
         reported = [self._submissions.add(report) for report in results]
         claimed = [self._claims.add(claim)] if claim is not None and claim.want > 0 and claim.queue_ids else []
         answers: list[Any] = await asyncio.gather(*confirmed, *reported, *claimed, return_exceptions=True)
-        served: Any = answers.pop() if claimed else Served((), claim.want if claim else 0)
+        served: Any = answers.pop() if claimed else _nothing(claim)
         for answer in (*answers[: len(confirmed)], served):
             if isinstance(answer, Exception):
                 raise answer
@@ -205,10 +207,12 @@ class Orchestrator:
         """Hands out around the runs that break the claim, which are quarantined."""
         offers: list[StepOffer] = []
         suspects: list[str] = []
-        while len(offers) < claim.want:
+        taken = 0
+        while taken < claim.want:
             suspects.clear()
+            rest = replace(claim, want=claim.want - taken)
             try:
-                served = await self.database.write(partial(self._serve_first, claim, suspects))
+                served = await self.database.write(partial(self._serve_first, rest, suspects))
             except Unavailable:
                 break
             except Exception as error:
@@ -216,16 +220,17 @@ class Orchestrator:
                     raise
                 continue
             if not served.offers:
-                return Served(offers, len(offers) + served.room)
+                return replace(served, offers=offers, room=taken + served.room)
             self.doorbell.ring(run_topic(offer.run.id) for offer in served.offers)
             offers += served.offers
-        return Served(offers, len(offers))
+            taken += sum(offer.attempt.weight for offer in served.offers)
+        return Served(offers, taken, found_end=False)
 
     def _serve_first(self, claim: Claim, suspects: list[str], tx: Transaction) -> Served:
         """Leases one step; `suspects` then names its run, whatever becomes of it."""
-        suspects.extend(run_id for run_id, _ in leases.lock_claimable(tx, claim.queue_ids, 1).keys)
         ledger = self._ledger(tx)
-        (served,) = serve(ledger, [replace(claim, want=1)], self.new_token, lambda: 0.0)
+        suspects.extend(run_id for run_id, _ in first_claimable(ledger, claim, self.saving))
+        (served,) = serve(ledger, [claim], self.new_token, lambda: 0.0, self.saving, most=1)
         ledger.save()
         return served
 
@@ -239,7 +244,7 @@ class Orchestrator:
         ledger.load(submission.needs for submission in batch)
         answers = [_decide(submission, ledger) for submission in batch]
         ledger.propagate()
-        offers = serve(ledger, claims, self.new_token, self.jitter)
+        offers = serve(ledger, claims, self.new_token, self.jitter, self.saving)
         ledger.save()
         return [*answers, *offers], ledger.close()
 
@@ -255,6 +260,11 @@ class Orchestrator:
             if changes.admits:
                 self.on_slots_changed()
         self.doorbell.ring_in_turn(due)
+
+
+def _nothing(claim: Claim | None) -> Served:
+    want = claim.want if claim is not None else 0
+    return Served((), want, found_end=want > 0)
 
 
 def _group(blueprint: Blueprint, run_id: str, parsed_input: object) -> str | None:

@@ -24,6 +24,16 @@ class SandboxLevel(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """What a step takes of its agent while it runs."""
+
+    weight: int = 1
+    """Slots."""
+    memory_mb: int = 0
+    """Its limit of memory; 0 where that is the control plane's default."""
+
+
+@dataclass(frozen=True, slots=True)
 class Requirements:
     """A distinct set of requirements is a queue."""
 
@@ -34,6 +44,7 @@ class Requirements:
     """Name of what the step calls; None: any, of steps from before this was asked."""
     protocol_version: int = 1
     """The oldest version of the agent protocol that knows all that the step asks for."""
+    size: Size = Size()
 
 
 @dataclass(frozen=True, slots=True)

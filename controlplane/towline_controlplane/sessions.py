@@ -1,13 +1,20 @@
 """Sessions of agents: which process speaks for an agent, and until when it is believed to be alive."""
 
+import time
 from dataclasses import dataclass
+from typing import Final
 
 from towline_controlplane.errors import SessionReplaced, Unavailable
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.store import agents, leases
+from towline_controlplane.store import agents, leases, rotation
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.leases import OpenLease
+from towline_controlplane.tokens import fingerprint, new_agent_credential
+
+_REISSUE_US: Final = 60_000_000
+"""A credential that is not used for so long was lost on its way, and another one is given."""
+_CLOCKS_DIFFER_US: Final = 3_600_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,9 @@ class Sessions:
         if not await self.database.write(
             lambda tx: agents.open_session(tx, agent.id, session_id, info, self._expire_time(tx))
         ):
-            raise Unavailable("a later session of this agent is open, whose lease is not over")
+            raise Unavailable(
+                f"another process runs with this agent's credential, on host {agent.hostname!r}; its lease is not over"
+            )
 
     async def renew(self, agent: AgentRecord, session_id: str) -> None:
         """Renews the session with all its leases; raises SessionReplaced if another has been opened meanwhile."""
@@ -43,6 +52,18 @@ class Sessions:
     async def open_leases(self, agent_id: str) -> list[OpenLease]:
         """Returns what the agent holds."""
         return await self.database.read(lambda tx: leases.open_leases(tx, agent_id))
+
+    async def next_credential(self, agent: AgentRecord) -> str:
+        """Returns a new credential for an agent that is due to get one; empty if it is not.
+
+        Whether it is due the database decides; a look at the clock of this process only saves the question.
+        """
+        if not 0 < agent.rotation_time <= time.time() * 1_000_000 + _CLOCKS_DIFFER_US:
+            return ""
+        credential = new_agent_credential()
+        hashed = fingerprint(credential)
+        issued = await self.database.write(lambda tx: rotation.issue_if_due(tx, agent.id, hashed, _REISSUE_US))
+        return credential if issued else ""
 
     def _expire_time(self, tx: Transaction) -> int:
         return tx.now + int(self.lease_seconds * 1_000_000)

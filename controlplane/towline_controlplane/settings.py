@@ -66,6 +66,8 @@ class Settings(DatabaseSettings):
     """File with a token that agents may enroll with, for installations that start together."""
     lease_seconds: float = Field(30, alias="TOWLINE_LEASE_SECONDS", ge=1, le=600)
     """How long an agent may stay silent before its attempts are lost."""
+    credential_days: float = Field(0, alias="TOWLINE_AGENT_CREDENTIAL_DAYS", ge=0, le=3_650)
+    """How long an agent keeps a credential before it gets a new one; 0: until an admin rotates it."""
     offer_seconds: float = Field(5, alias="TOWLINE_OFFER_SECONDS", ge=1, le=60)
     """How long an offer waits for its confirmation."""
     plugin_timeout_ms: int = Field(30_000, alias="PLUGIN_TIMEOUT_MS", ge=1)

@@ -312,6 +312,31 @@ class AgentCalls:
         request = agent_admin_service_pb2.UndrainAgentRequest(agent_id=agent)
         return (await self._transport.call(request, agent_admin_service_pb2.UndrainAgentResponse)).agent
 
+    async def disable(self, agent: str) -> Agent:
+        """Refuses an agent's credential, and takes from it what it holds."""
+        request = agent_admin_service_pb2.DisableAgentRequest(agent_id=agent)
+        return (await self._transport.call(request, agent_admin_service_pb2.DisableAgentResponse)).agent
+
+    async def enable(self, agent: str) -> Agent:
+        """Accepts a disabled agent's credential again."""
+        request = agent_admin_service_pb2.EnableAgentRequest(agent_id=agent)
+        return (await self._transport.call(request, agent_admin_service_pb2.EnableAgentResponse)).agent
+
+    async def rotate(self, agent: str) -> Agent:
+        """Gives an agent a new credential with its next Sync."""
+        request = agent_admin_service_pb2.RotateAgentRequest(agent_id=agent)
+        return (await self._transport.call(request, agent_admin_service_pb2.RotateAgentResponse)).agent
+
+    async def tokens(self) -> agent_admin_service_pb2.ListEnrollmentTokensResponse:
+        """Lists the enrollment tokens that may still be used."""
+        request = agent_admin_service_pb2.ListEnrollmentTokensRequest()
+        return await self._transport.call(request, agent_admin_service_pb2.ListEnrollmentTokensResponse)
+
+    async def revoke_token(self, token_id: str) -> None:
+        """Makes an enrollment token useless."""
+        request = agent_admin_service_pb2.RevokeEnrollmentTokenRequest(token_id=token_id)
+        await self._transport.call(request, agent_admin_service_pb2.RevokeEnrollmentTokenResponse)
+
     async def create_token(
         self, uses: int = 1, lifetime_seconds: int | None = None
     ) -> agent_admin_service_pb2.CreateEnrollmentTokenResponse:

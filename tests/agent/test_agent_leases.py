@@ -270,6 +270,37 @@ def test_draining_waits_for_what_runs_and_asks_for_nothing_more(tmp_path: Path) 
     run(scenario)
 
 
+def test_a_drained_agent_asks_for_nothing_until_it_is_undrained(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            fake = world.control_plane
+            await fake.until(lambda: fake.pulls)
+            fake.drained = True
+            await fake.until(lambda: len(fake.syncs) > 2)
+            fake.offer(make_offer("first"))  # the Pull that waits is answered
+            await fake.until(lambda: fake.results)
+            assert fake.reports[-1].want == 0
+            fake.offer(make_offer("second"))
+            fake.drained = False
+            await fake.until(lambda: len(fake.results) == 2)
+
+    run(scenario)
+
+
+def test_an_agent_that_hands_back_kills_and_reports_lost_without_a_grace(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            world.supervisor.hold("long")
+            world.control_plane.offer(make_offer("long"))
+            launch = await world.supervisor.started("long")
+            world.agent.hand_back()
+            await world.life
+            assert world.supervisor.killed == [launch.key]
+            assert world.control_plane.results["long"].outcome == AttemptResult.LOST
+
+    run(scenario)
+
+
 def test_what_runs_longer_than_the_drain_is_reported_lost_with_the_agent(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path, drain_seconds=5.0) as world:

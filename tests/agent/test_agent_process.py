@@ -107,7 +107,7 @@ def test_a_second_start_keeps_the_identity_and_needs_no_token(tmp_path: Path) ->
     run(scenario)
 
 
-def test_a_second_signal_ends_what_runs_at_once(tmp_path: Path) -> None:
+def test_a_second_signal_hands_back_what_runs(tmp_path: Path) -> None:
     async def scenario() -> None:
         fake = FakeControlPlane()
         async with serve(fake) as (address, _), agent_process(tmp_path, address) as agent:
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_what_runs_at_once(tmp_path: Path) -> None:
                 pass
             agent.process.send_signal(signal.SIGTERM)
             assert (await agent.ended())[0] == ExitCode.STOPPED_AT_ONCE
-            assert fake.results == {}
+            assert fake.results["sleeper"].outcome == AttemptResult.LOST
 
     run(scenario)
 

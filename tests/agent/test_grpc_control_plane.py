@@ -21,6 +21,8 @@ from towline_agent.control_plane import (
     SessionUnknown,
     Unavailable,
 )
+from towline_agent.credentials import Credentials
+from towline_agent.enrollment import Identity
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
 from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
 from towline_agent.pulse import ThreadPulse
@@ -36,7 +38,7 @@ def test_an_error_says_what_to_do(kind: type[ControlPlaneError]) -> None:
     async def scenario() -> None:
         fake = FakeControlPlane()
         async with serve(fake) as (address, _):
-            control_plane, renewal = GrpcControlPlane(address, "secret"), GrpcLeaseRenewal(address, "secret")
+            control_plane, renewal = GrpcControlPlane(address, secret()), GrpcLeaseRenewal(address, secret())
             for name in ("pull", "report", "append_logs", "fetch_plugin", "sync"):
                 fake.errors[name] = deque([kind("because")])
             with pytest.raises(kind, match="because"):
@@ -55,9 +57,13 @@ def test_an_error_says_what_to_do(kind: type[ControlPlaneError]) -> None:
     run(scenario)
 
 
+def secret() -> Credentials:
+    return Credentials(Identity("id", "secret"), lambda identity: None)
+
+
 def test_nobody_there_is_unavailable() -> None:
     async def scenario() -> None:
-        control_plane, renewal = GrpcControlPlane("127.0.0.1:1"), GrpcLeaseRenewal("127.0.0.1:1", "secret")
+        control_plane, renewal = GrpcControlPlane("127.0.0.1:1"), GrpcLeaseRenewal("127.0.0.1:1", secret())
         with pytest.raises(Unavailable):
             await control_plane.enroll(EnrollRequest())
         with pytest.raises(Unavailable):
@@ -74,7 +80,7 @@ def test_leases_are_renewed_at_another_replica_when_one_does_not_answer() -> Non
     async def scenario() -> None:
         fake = FakeControlPlane(known_sessions={"s"})
         async with serve(fake) as (address, _):
-            renewal = GrpcLeaseRenewal(f"127.0.0.1:1,{address}", "secret")
+            renewal = GrpcLeaseRenewal(f"127.0.0.1:1,{address}", secret())
             with pytest.raises(Unavailable):
                 await asyncio.to_thread(renewal.sync, SyncRequest(session_id="s"), 5.0)
             for _ in range(3):
@@ -92,9 +98,9 @@ def test_steps_run_over_the_wire(tmp_path: Path) -> None:
     async def scenario() -> None:
         fake, supervisor = FakeControlPlane(plugins={DIGEST: GOOD}), FakeSupervisor()
         async with serve(fake) as (address, service):
-            control_plane = GrpcControlPlane(address, "secret")
+            control_plane = GrpcControlPlane(address, secret())
             options = Options(describe(2, {}, "1"), tmp_path, Surroundings())
-            renewal = GrpcLeaseRenewal(address, "secret")
+            renewal = GrpcLeaseRenewal(address, secret())
             agent = Agent(control_plane, ThreadPulse(renewal), supervisor, options, lambda: 1, SystemClock())
             life = asyncio.create_task(agent.run())
             supervisor.script("talk", talk)

@@ -67,17 +67,17 @@ def test_what_is_being_discarded_is_not_held() -> None:
 def test_slots_never_overflow_and_never_leak(total: int, moves: list[tuple[str, int]]) -> None:
     slots = Slots(total, lambda: None)
     asked: list[int] = []
-    running = 0
+    running: list[int] = []
     for move, number in moves:
         if move == "ask":
             asked.append(slots.reserve())
         elif move == "answer" and asked:
-            running += slots.settle(asked.pop(), number)
+            weights = [1 + (number + place) % 3 for place in range(number)]
+            running += weights[: slots.settle(asked.pop(), weights)]
         elif move == "end" and running:
-            slots.release()
-            running -= 1
-        assert running == slots.occupied <= total
-        assert slots.free == total - running - sum(asked) >= 0
+            slots.release(running.pop())
+        assert sum(running) == slots.occupied <= total
+        assert slots.free == total - sum(running) - sum(asked) >= 0
 
 
 def test_an_attempt_lapses_only_while_it_is_held_and_no_sync_has_acknowledged_it() -> None:

@@ -68,6 +68,11 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
     ("agent get m", "GetAgent", {"agentId": "m"}),
     ("agent drain m", "DrainAgent", {"agentId": "m"}),
     ("agent undrain m", "UndrainAgent", {"agentId": "m"}),
+    ("agent disable m", "DisableAgent", {"agentId": "m"}),
+    ("agent enable m", "EnableAgent", {"agentId": "m"}),
+    ("agent rotate m", "RotateAgent", {"agentId": "m"}),
+    ("agent tokens", "ListEnrollmentTokens", {}),
+    ("agent revoke-token 0a1b", "RevokeEnrollmentToken", {"tokenId": "0a1b"}),
     ("agent token --uses 2 --lifetime-seconds 60", "CreateEnrollmentToken", {"uses": 2, "lifetime": "60s"}),
 ]
 USER = User(id="u1", email="a@b.c", role="USER")
@@ -147,12 +152,13 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], list[str]]] = [
                     state="ONLINE",
                     running=1,
                     drained=True,
+                    unschedulable="disk is full",
                     info=AgentInfo(slots=4, labels={"zone": "eu"}, sandbox={"level": "L2"}, plugins=["SHELL", "DELAY"]),
                 )
             ]
         ),
         {},
-        ["m", "ONLINE (drained)", "1/4", "zone=eu", "L2", "SHELL,DELAY"],
+        ["m", "ONLINE (drained)", "1/4", "disk is full", "zone=eu", "L2", "SHELL,DELAY"],
     ),
     (
         "agent token",
@@ -285,6 +291,14 @@ def test_a_drain_that_waits_ends_when_the_agent_runs_nothing(
 
     assert json.loads(result.stdout)["running"] == 0
     assert control_plane.methods() == ["DrainAgent", *["GetAgent"] * 3]
+    assert [line.split()[-1] for line in result.stderr.splitlines()] == ["2", "1"]
+
+
+def test_a_drain_waits_only_as_long_as_it_is_told(towline: Terminal, control_plane: FakeControlPlane) -> None:
+    busy = Agent(id="a1", name="m", running=2)
+    control_plane.answers["DrainAgent"] = lambda _: agent_admin_service_pb2.DrainAgentResponse(agent=busy)
+    control_plane.answers["GetAgent"] = lambda _: agent_admin_service_pb2.GetAgentResponse(agent=busy)
+    assert towline("agent", "drain", "m", "--wait", "--timeout", "0.01").code == 6
 
 
 def test_version_and_help_need_no_server(towline: Terminal, control_plane: FakeControlPlane) -> None:

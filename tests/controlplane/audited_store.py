@@ -14,7 +14,7 @@ from towline_controlplane.loops.admission import Admission
 from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.model import FailureClass
-from towline_controlplane.store import agents
+from towline_controlplane.store import enrollment_tokens
 from towline_controlplane.tokens import fingerprint
 
 RETRY = {"retryConfig": {"maxAttempts": 2, "backoffMs": 1000, "maxLost": 0}}
@@ -33,7 +33,7 @@ class Sample:
 
 async def live(rig: Rig) -> dict[str, str]:
     agent = await rig.agent("busy")
-    await rig.database.write(lambda tx: agents.insert_enrollment_token(tx, fingerprint("token"), 1, tx.now + 1))
+    await rig.database.write(lambda tx: enrollment_tokens.insert(tx, fingerprint("token"), 1, tx.now + 1))
     return {
         "succeeded": await a_run_of_all_edges(rig, agent),
         "retried": await a_run_that_was_retried(rig, agent),

@@ -11,7 +11,7 @@ from typing import Any
 from towline_controlplane.audit.auditor import audit_database
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.engine.commands import EndAttempt, Outcome
-from towline_controlplane.handouts import Claim, StepOffer
+from towline_controlplane.handouts import Served, StepOffer
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import (
     AgentRecord,
@@ -29,6 +29,8 @@ from towline_controlplane.model import (
     WorkflowVersion,
 )
 from towline_controlplane.orchestrator import Orchestrator, RunStart
+from towline_controlplane.requirements import Size
+from towline_controlplane.rooms import Claim
 from towline_controlplane.store import agents, queues, runs, users, workflows
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Database, Transaction
@@ -135,6 +137,11 @@ class Rig:
         """Returns the history of a run as stored."""
         return await self.database.read(lambda tx: runs.list_events(tx, run_id, 0, 100_000))
 
+    async def sizes(self) -> dict[str, Size]:
+        """Returns what the steps of each queue take."""
+        found = await self.database.read(queues.all_queues)
+        return {queue_id: asked.size for queue_id, asked in found.items()}
+
     async def queue_ids(self) -> frozenset[str]:
         """Returns the ids of all queues."""
         return frozenset(await self.database.read(queues.all_queues))
@@ -149,26 +156,31 @@ class FakeAgent:
     slots: int
     session_id: str = field(default_factory=new_id)
 
-    async def open_session(self) -> None:
+    async def open_session(self, **info: Any) -> None:
         """Opens this session with a fresh lease."""
         expire = self.rig.clock() + int(LEASE_SECONDS * 1_000_000)
-        info = SessionInfo(self.slots, {})
-        await self.rig.database.write(lambda tx: agents.open_session(tx, self.id, self.session_id, info, expire))
+        said = SessionInfo(self.slots, {}, **info)
+        await self.rig.database.write(lambda tx: agents.open_session(tx, self.id, self.session_id, said, expire))
 
     async def renew(self) -> None:
         """Renews the lease."""
         expire = self.rig.clock() + int(LEASE_SECONDS * 1_000_000)
         await self.rig.database.write(lambda tx: agents.renew_if_session(tx, self.id, self.session_id, expire))
 
-    async def claim(self, want: int = 8) -> Claim:
+    async def claim(self, want: int = 8, free_memory_mb: int | None = None) -> Claim:
         """Returns a claim for everything."""
-        return Claim(self.id, self.session_id, await self.rig.queue_ids(), want, 5.0)
+        queues = await self.rig.sizes()
+        return Claim(self.id, self.session_id, frozenset(queues), want, 5.0, queues, free_memory_mb)
 
-    async def pull(self, want: int = 8) -> list[StepOffer]:
+    async def pull(self, want: int = 8, free_memory_mb: int | None = None) -> list[StepOffer]:
         """Returns what can be had now; whoever asks has just renewed its lease."""
+        return list((await self.ask(want, free_memory_mb)).offers)
+
+    async def ask(self, want: int = 8, free_memory_mb: int | None = None) -> Served:
+        """Returns all that is said of what can be had now."""
         await self.renew()
-        _, served = await self.rig.orchestrator.exchange((), (), await self.claim(want))
-        return list(served.offers)
+        _, served = await self.rig.orchestrator.exchange((), (), await self.claim(want, free_memory_mb))
+        return served
 
     async def start(self, offer: StepOffer) -> None:
         """Confirms an offer."""

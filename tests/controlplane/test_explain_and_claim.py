@@ -10,10 +10,12 @@ from rig import Rig, Scenario
 
 from towline_controlplane.engine.explain import explain
 from towline_controlplane.fairness import FairShares
-from towline_controlplane.handouts import Claim, serve
+from towline_controlplane.handouts import serve
 from towline_controlplane.ledger import Ledger
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import AgentRecord, RunState
+from towline_controlplane.rooms import Claim
+from towline_controlplane.saving import Saving
 from towline_controlplane.services.explanations import situation_of
 from towline_controlplane.store import agents, runs
 from towline_controlplane.store.agents import SessionInfo
@@ -68,7 +70,7 @@ async def given_to(rig: Rig, agent: AgentRecord, *, any_number: bool) -> set[tup
     def lease(tx: Transaction) -> None:
         ledger = Ledger(tx, rig.orchestrator.blueprints, FairShares(), Views(), lambda: 0.5)
         steps = ledger.claimable(queue_ids, 100, 0.5)
-        (served,) = serve(ledger, [claim], lambda: "token", lambda: 0.5)
+        (served,) = serve(ledger, [claim], lambda: "token", lambda: 0.5, Saving())
         given = steps if any_number and served.room else [offer.step for offer in served.offers]
         got.update((step.run_id, step.node_id) for step in given)
         raise _Undo

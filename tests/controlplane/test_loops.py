@@ -7,12 +7,12 @@ from rig import LEASE_SECONDS, Rig, Scenario, failed
 
 from towline_controlplane.bus import queue_topic
 from towline_controlplane.errors import Unavailable
-from towline_controlplane.handouts import Claim
 from towline_controlplane.ids import new_id
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.retry_timer import RetryTimer
 from towline_controlplane.model import RunState, StepState
+from towline_controlplane.rooms import Claim
 from towline_controlplane.store.database import Database
 from towline_controlplane.submissions import Verdict
 

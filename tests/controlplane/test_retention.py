@@ -13,7 +13,7 @@ from towline_controlplane.errors import InvalidState, NotFound, RunDeleted
 from towline_controlplane.loops.retention import Retention
 from towline_controlplane.model import Run, RunState
 from towline_controlplane.outputs import Outputs
-from towline_controlplane.store import agents, runs, workflows
+from towline_controlplane.store import enrollment_tokens, runs, workflows
 from towline_controlplane.tokens import fingerprint
 
 LARGE = f'"{"x" * MAX_INLINE_OUTPUT_BYTES}"'
@@ -175,7 +175,7 @@ def test_workflows_and_tokens_that_nobody_can_use_go(play: Callable[[Scenario], 
         await rig.database.write(lambda tx: workflows.delete_workflow(tx, version.workflow_id))
         for name, lifetime in (("old", 1), ("new", 90 * DAY)):
             await rig.database.write(
-                lambda tx, name=name, lifetime=lifetime: agents.insert_enrollment_token(
+                lambda tx, name=name, lifetime=lifetime: enrollment_tokens.insert(
                     tx, fingerprint(name), 1, tx.now + lifetime * 1_000_000
                 )
             )

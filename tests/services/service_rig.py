@@ -34,12 +34,14 @@ from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import InProcessDoorbell, logs_topic
 from towline_controlplane.engine.commands import EndAttempt, Outcome
-from towline_controlplane.handouts import Claim, StepOffer
+from towline_controlplane.handouts import StepOffer
 from towline_controlplane.keyring import Keyring, new_key
+from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.model import AgentRecord, Lease, Role, Usage, User
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
+from towline_controlplane.rooms import Claim
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
@@ -325,7 +327,10 @@ def _servicers(
             plugin_service_pb2_grpc.add_PluginServiceServicer_to_server,
             PluginService(database, blobs, spool, OpenStreams(4)),
         ),
-        (agent_admin_service_pb2_grpc.add_AgentAdminServiceServicer_to_server, AgentAdminService(database, doorbell)),
+        (
+            agent_admin_service_pb2_grpc.add_AgentAdminServiceServicer_to_server,
+            AgentAdminService(database, doorbell, LeaseExpiry(database, orchestrator, 30.0)),
+        ),
         (secret_service_pb2_grpc.add_SecretServiceServicer_to_server, SecretService(database, keys)),
         (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, DeafAgentService()),
     ]

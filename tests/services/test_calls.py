@@ -11,7 +11,7 @@ from service_rig import DAG, Caller, Refused, Rig, refusal, serve
 from structlog.testing import capture_logs
 
 from towline.v1.plugin_service_pb2 import PushPluginRequest
-from towline_controlplane.store import agents, runs
+from towline_controlplane.store import enrollment_tokens, runs
 from towline_controlplane.tokens import fingerprint
 
 SPOT = "secret detail of the defect"
@@ -137,8 +137,7 @@ def test_an_enrollment_token_is_shown_once_and_stored_as_its_hash(tmp_path: Path
         made = await admin.call("AgentAdminService/CreateEnrollmentToken", uses=2)
         assert made.token.startswith("twe_")
         uses = [
-            await rig.database.write(lambda tx: agents.use_enrollment_token(tx, fingerprint(made.token)))
-            for _ in range(3)
+            await rig.database.write(lambda tx: enrollment_tokens.use(tx, fingerprint(made.token))) for _ in range(3)
         ]
         assert uses == [True, True, False]
         assert made.token.encode() not in (rig.folder / "towline.db").read_bytes()

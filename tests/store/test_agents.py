@@ -6,7 +6,7 @@ from store_samples import Store, a_step, add_agent, add_lease, add_run, an_agent
 
 from towline_controlplane.errors import AlreadyExists
 from towline_controlplane.model import AttemptState, StepState
-from towline_controlplane.store import agents, runs
+from towline_controlplane.store import agents, enrollment_tokens, runs
 from towline_controlplane.store.agents import LeaseClock, SessionInfo
 
 INFO = SessionInfo(
@@ -163,33 +163,33 @@ def test_lease_clocks_are_those_of_agents_that_hold_attempts(store: Store) -> No
 
 
 def test_an_enrollment_token_is_good_for_its_uses(store: Store) -> None:
-    store.write(agents.insert_enrollment_token, "hash", 2, store.clock.now + 10)
-    assert store.write(agents.use_enrollment_token, "hash")
-    assert store.write(agents.use_enrollment_token, "hash")
-    assert not store.write(agents.use_enrollment_token, "hash")
-    assert not store.write(agents.use_enrollment_token, "other")
+    store.write(enrollment_tokens.insert, "hash", 2, store.clock.now + 10)
+    assert store.write(enrollment_tokens.use, "hash")
+    assert store.write(enrollment_tokens.use, "hash")
+    assert not store.write(enrollment_tokens.use, "hash")
+    assert not store.write(enrollment_tokens.use, "other")
 
 
 def test_an_enrollment_token_is_good_until_it_expires(store: Store) -> None:
-    store.write(agents.insert_enrollment_token, "hash", 9, store.clock.now + 10)
+    store.write(enrollment_tokens.insert, "hash", 9, store.clock.now + 10)
     store.clock.now += 9
-    assert store.write(agents.use_enrollment_token, "hash")
+    assert store.write(enrollment_tokens.use, "hash")
     store.clock.now += 1
-    assert not store.write(agents.use_enrollment_token, "hash")
+    assert not store.write(enrollment_tokens.use, "hash")
 
 
 def test_a_stored_enrollment_token_is_not_refilled(store: Store) -> None:
-    store.write(agents.insert_enrollment_token, "hash", 1, store.clock.now + 10)
-    assert store.write(agents.use_enrollment_token, "hash")
-    store.write(agents.insert_enrollment_token, "hash", 5, store.clock.now + 99)
-    assert not store.write(agents.use_enrollment_token, "hash")
+    store.write(enrollment_tokens.insert, "hash", 1, store.clock.now + 10)
+    assert store.write(enrollment_tokens.use, "hash")
+    store.write(enrollment_tokens.insert, "hash", 5, store.clock.now + 99)
+    assert not store.write(enrollment_tokens.use, "hash")
 
 
 def test_racing_agents_do_not_overuse_a_token(store: Store) -> None:
     async def scenario() -> list[bool]:
         return await asyncio.gather(
-            *(store.database.write(lambda tx: agents.use_enrollment_token(tx, "hash")) for _ in range(12))
+            *(store.database.write(lambda tx: enrollment_tokens.use(tx, "hash")) for _ in range(12))
         )
 
-    store.write(agents.insert_enrollment_token, "hash", 5, store.clock.now + 10)
+    store.write(enrollment_tokens.insert, "hash", 5, store.clock.now + 10)
     assert store.runner.run(scenario()).count(True) == 5

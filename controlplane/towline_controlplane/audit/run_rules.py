@@ -16,8 +16,10 @@ def check_nodes(rows: RunRows, findings: Findings) -> None:
         if step.node_id in nodes:
             node = rows.dag.nodes[nodes[step.node_id]]
             findings.equal("I21", "position", node.index, step.position, step.node_id)
-            # A run from before sandboxes and plugins could be asked for keeps the queues that it was created with.
-            if step.queue_id != placement.queue_id(Requirements(node.requirements.labels)):
+            # A run from before something could be asked for keeps the queues that it was created with.
+            asked = node.requirements
+            earlier = Requirements(asked.labels), Requirements(asked.labels, asked.sandbox_level, asked.plugin)
+            if step.queue_id not in map(placement.queue_id, earlier):
                 findings.equal("I21", "queue", node.queue_id, step.queue_id, step.node_id)
 
 

@@ -37,7 +37,7 @@ class Situation:
     ahead: int
     """Steps of its queue that a claim takes first."""
     agents: Sequence[tuple[AgentRecord, int]]
-    """With the number of leases that each holds."""
+    """With the number of slots that what each holds takes."""
     slot_holders: Sequence[str]
     """Runs that hold the slots of the run's concurrency limit."""
     now: int
@@ -80,7 +80,7 @@ def explain(situation: Situation) -> Explanation:
     """Returns why the step is not running, or what it does instead; total over all states."""
     own = _own_verdicts(situation)
     may_go = may_be_claimed(situation.step, situation.now)
-    reasons = [_unmet(situation, agent, held) for agent, held in situation.agents]
+    reasons = [_unmet(situation, agent, taken) for agent, taken in situation.agents]
     agents = [
         AgentVerdict(agent, placement.is_online(agent, situation.now), may_go and not unmet, unmet)
         for (agent, _), unmet in zip(situation.agents, reasons, strict=True)
@@ -160,15 +160,21 @@ def _ahead(situation: Situation) -> str:
     return f"{situation.ahead} step{'s' if situation.ahead > 1 else ''} of its queue go first"
 
 
-def _unmet(situation: Situation, agent: AgentRecord, held: int) -> list[Reason]:
+def _unmet(situation: Situation, agent: AgentRecord, taken: int) -> list[Reason]:
     online = placement.is_online(agent, situation.now) and agent.session_id is not None
     found = [] if online else [Reason(Rule.ONLINE, "is offline")]
     found += placement.unmet(situation.requirements, agent)
-    if agent.drained:
-        found.append(Reason(Rule.DRAIN, "is drained"))
-    if held >= agent.slots:
-        found.append(Reason(Rule.SLOTS, f"{held} of its {agent.slots} slots are taken"))
+    found += placement.refuses(agent)
+    if all(reason.rule is not Rule.SLOTS for reason in found):
+        found += _unmet_slots(situation.requirements.size.weight, agent, taken)
     return found
+
+
+def _unmet_slots(weight: int, agent: AgentRecord, taken: int) -> list[Reason]:
+    if taken + weight <= agent.slots:
+        return []
+    needs = f", and the step takes {weight}" if weight > 1 else ""
+    return [Reason(Rule.SLOTS, f"{taken} of its {agent.slots} slots are taken{needs}")]
 
 
 _OF_AGENTS = {
@@ -177,6 +183,8 @@ _OF_AGENTS = {
     Rule.SANDBOX: "has the sandbox",
     Rule.PLUGIN: "runs the plugin",
     Rule.PROTOCOL: "knows all that the node asks for",
+    Rule.MEMORY: "has the memory",
+    Rule.SCHEDULABLE: "takes steps",
     Rule.DRAIN: "is not drained",
     Rule.SLOTS: "has a free slot",
 }

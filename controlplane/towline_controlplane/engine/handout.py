@@ -19,6 +19,8 @@ class Holder:
     offer_expire_time: int
     memory_limit_mb: int = 0
     """What the attempt is allowed."""
+    weight: int = 1
+    """Slots that it takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ def hand_out(run: Run, step: Step, holder: Holder, now: int) -> Handout:
         create_time=now,
         offer_expire_time=holder.offer_expire_time,
         memory_limit_mb=holder.memory_limit_mb,
+        weight=holder.weight,
     )
     counted = replace(run, event_count=run.event_count + 1)
     details = {"agentId": holder.agent_id, "epoch": leased.epoch}

@@ -13,7 +13,7 @@ from towline_controlplane.engine.retry import RetryPolicy
 from towline_controlplane.engine.templates import Template, compile_template
 from towline_controlplane.model import Join, PluginRef, SideEffects
 from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
-from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network, Requirements, SandboxLevel
+from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network, Requirements, SandboxLevel, Size
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,11 +51,16 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
     """Returns the node that `fields` describe; what is wrong with them is noted there."""
     node_id = _id(fields)
     plugin = plugins.get(node_id)
+    memory_limit_mb = fields.integer("memoryLimitMb", 0, limits.MAX_MEMORY_MB, 0)
     requirements = Requirements(
         labels=_labels(fields),
         sandbox_level=max(fields.choice("minSandbox", SandboxLevel.L0), plugin.min_sandbox if plugin else 0),
         plugin=plugin.name if plugin else None,
         protocol_version=_protocol_version(fields, plugin),
+        size=Size(
+            weight=fields.integer("weight", 1, limits.MAX_WEIGHT, 1),
+            memory_mb=memory_limit_mb or (plugin.memory_limit_mb if plugin else 0),
+        ),
     )
     return Node(
         index=index,
@@ -68,7 +73,7 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         join=fields.choice("join", Join.ALL),
         side_effects=fields.choice("sideEffects", plugin.side_effects if plugin else SideEffects.IDEMPOTENT),
         timeout_ms=fields.integer("timeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
-        memory_limit_mb=fields.integer("memoryLimitMb", 0, limits.MAX_MEMORY_MB, 0),
+        memory_limit_mb=memory_limit_mb,
         display_name=fields.text("displayName", limits.MAX_DISPLAY_NAME_CHARACTERS),
         requirements=requirements,
         queue_id=placement.queue_id(requirements),

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
-from towline_controlplane.requirements import Requirements, SandboxLevel
+from towline_controlplane.requirements import Requirements, SandboxLevel, Size
 
 
 class Rule(StrEnum):
@@ -29,6 +29,8 @@ class Rule(StrEnum):
     SANDBOX = "SANDBOX"
     PLUGIN = "PLUGIN"
     PROTOCOL = "PROTOCOL"
+    MEMORY = "MEMORY"
+    SCHEDULABLE = "SCHEDULABLE"
     DRAIN = "DRAIN"
     SLOTS = "SLOTS"
     PRIORITY = "PRIORITY"
@@ -48,7 +50,8 @@ def queue_id(requirements: Requirements) -> str:
     Those that ask for labels alone have the id that they had before anything else could be asked for.
     """
     labels = tuple(sorted(requirements.labels.items()))
-    return _queue_id(labels, int(requirements.sandbox_level), requirements.plugin, requirements.protocol_version)
+    beyond = int(requirements.sandbox_level), requirements.protocol_version
+    return _queue_id(labels, *beyond, requirements.plugin, requirements.size)
 
 
 def unmet(requirements: Requirements, agent: AgentRecord) -> list[Reason]:
@@ -66,9 +69,21 @@ def satisfies(requirements: Requirements, agent: AgentRecord) -> bool:
     return not unmet(requirements, agent)
 
 
-def free_slots(agent: AgentRecord, held: int, now: int) -> int:
-    """Returns how many more steps an agent that holds `held` leases may be given at `now` (I19)."""
-    return max(agent.slots - held, 0) if is_online(agent, now) and not agent.drained else 0
+def free_slots(agent: AgentRecord, taken: int, now: int) -> int:
+    """Returns how many more slots of an agent may be given away at `now`, when what it holds takes `taken` (I19)."""
+    return max(agent.slots - taken, 0) if is_online(agent, now) and not refuses(agent) else 0
+
+
+def refuses(agent: AgentRecord) -> list[Reason]:
+    """Returns why an agent is given nothing at all, whatever it has room for."""
+    found: list[Reason] = []
+    if agent.disabled:
+        found.append(Reason(Rule.SCHEDULABLE, "is disabled"))
+    elif agent.unschedulable:
+        found.append(Reason(Rule.SCHEDULABLE, f"takes nothing now: {agent.unschedulable}"))
+    if agent.drained:
+        found.append(Reason(Rule.DRAIN, "is drained"))
+    return found
 
 
 def is_online(agent: AgentRecord, now: int) -> bool:
@@ -78,7 +93,7 @@ def is_online(agent: AgentRecord, now: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _queue_id(
-    labels: tuple[tuple[str, str], ...], sandbox_level: int, plugin: str | None, protocol_version: int
+    labels: tuple[tuple[str, str], ...], sandbox_level: int, protocol_version: int, plugin: str | None, size: Size
 ) -> str:
     asked: dict[str, object] = {"labels": dict(labels)}
     if plugin is not None:
@@ -87,6 +102,10 @@ def _queue_id(
         asked["sandboxLevel"] = sandbox_level
     if protocol_version > UNTOLD:
         asked["protocolVersion"] = protocol_version
+    if size.weight > 1:
+        asked["weight"] = size.weight
+    if size.memory_mb:
+        asked["memoryMb"] = size.memory_mb
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -123,9 +142,25 @@ def _missing_plugin(requirements: Requirements, agent: AgentRecord) -> str:
     return f"runs only {', '.join(sorted(agent.plugins))}, not {wanted}"
 
 
+def _missing_memory(requirements: Requirements, agent: AgentRecord) -> str:
+    has_mb = agent.memory_bytes >> 20
+    if not agent.memory_bytes or requirements.size.memory_mb <= has_mb:
+        return ""
+    return f"has {has_mb:,} MiB of memory in all, and the step may take {requirements.size.memory_mb:,} MiB"
+
+
+def _missing_slots(requirements: Requirements, agent: AgentRecord) -> str:
+    # One whose session is unknown has no slots yet: that is not what keeps it.
+    if not agent.slots or requirements.size.weight <= agent.slots:
+        return ""
+    return f"has {agent.slots} slots in all, and the step takes {requirements.size.weight}"
+
+
 _MISSING: Mapping[Rule, Callable[[Requirements, AgentRecord], str]] = {
     Rule.LABEL: _missing_labels,
     Rule.SANDBOX: _missing_sandbox,
     Rule.PLUGIN: _missing_plugin,
     Rule.PROTOCOL: _missing_protocol,
+    Rule.MEMORY: _missing_memory,
+    Rule.SLOTS: _missing_slots,
 }

@@ -53,6 +53,11 @@ class LeaseExpiry:
         orphans = await self.database.read(lambda tx: leases.leases_of_other_sessions(tx, agent_id, session_id))
         return await self.orchestrator.settle([withdraw(a, "the agent restarted") for a in orphans])
 
+    async def withdraw_all(self, agent_id: str, cause: str) -> int:
+        """Withdraws whatever an agent holds."""
+        held = await self.database.read(lambda tx: leases.open_leases(tx, agent_id))
+        return await self.orchestrator.settle([withdraw(lease.attempt, cause) for lease in held])
+
     def _is_silent(self, clock: LeaseClock, now: int) -> bool:
         seen = self._seen.get(clock.agent_id)
         if seen is None or seen.renewals != clock.renewals:

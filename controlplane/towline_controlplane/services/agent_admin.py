@@ -1,23 +1,27 @@
 """AgentAdminService: agents as an admin sees them, and the tokens that machines enroll with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from towline.v1 import agent_admin_service_pb2 as pb
 from towline.v1.agent_pb2 import Agent
 from towline_controlplane import tokens
 from towline_controlplane.bus import Doorbell, agent_topic
-from towline_controlplane.errors import InvalidArgument
+from towline_controlplane.errors import InvalidArgument, NotFound
+from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.services import convert
 from towline_controlplane.services.callers import Context
 from towline_controlplane.services.checks import found
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
-from towline_controlplane.store import agents
+from towline_controlplane.store import agents, enrollment_tokens, rotation
 from towline_controlplane.store.database import Database, Transaction
 
 MAX_USES: Final = 10_000
 DEFAULT_LIFETIME_SECONDS: Final = 3_600
 MAX_LIFETIME_SECONDS: Final = 30 * 24 * 3_600
+MAX_LISTED_TOKENS: Final = 500
 _LIMITS: Final = PageLimits()
 _QUERY: Final = "ListAgents"
 
@@ -28,6 +32,7 @@ class AgentAdminService:
 
     database: Database
     doorbell: Doorbell
+    lease_expiry: LeaseExpiry
 
     async def ListAgents(self, request: pb.ListAgentsRequest, _context: Context) -> pb.ListAgentsResponse:
         """Lists agents by name."""
@@ -54,11 +59,55 @@ class AgentAdminService:
 
     async def DrainAgent(self, request: pb.DrainAgentRequest, _context: Context) -> pb.DrainAgentResponse:
         """Offers an agent nothing any more."""
-        return pb.DrainAgentResponse(agent=await self._set_drained(request.agent_id, drained=True))
+        return pb.DrainAgentResponse(
+            agent=await self._change(request.agent_id, partial(agents.set_drained, drained=True))
+        )
 
     async def UndrainAgent(self, request: pb.UndrainAgentRequest, _context: Context) -> pb.UndrainAgentResponse:
         """Offers steps to an agent again."""
-        return pb.UndrainAgentResponse(agent=await self._set_drained(request.agent_id, drained=False))
+        return pb.UndrainAgentResponse(
+            agent=await self._change(request.agent_id, partial(agents.set_drained, drained=False))
+        )
+
+    async def DisableAgent(self, request: pb.DisableAgentRequest, _context: Context) -> pb.DisableAgentResponse:
+        """Refuses an agent's credential and takes from it what it holds."""
+        agent = await self._change(request.agent_id, partial(agents.set_disabled, disabled=True))
+        await self.lease_expiry.withdraw_all(agent.id, "an admin disabled the agent")
+        return pb.DisableAgentResponse(agent=await self.database.read(lambda tx: _agent(tx, agent.id)))
+
+    async def EnableAgent(self, request: pb.EnableAgentRequest, _context: Context) -> pb.EnableAgentResponse:
+        """Accepts the credential of a disabled agent again."""
+        agent = await self._change(request.agent_id, partial(agents.set_disabled, disabled=False))
+        return pb.EnableAgentResponse(agent=agent)
+
+    async def RotateAgent(self, request: pb.RotateAgentRequest, _context: Context) -> pb.RotateAgentResponse:
+        """Gives an agent a new credential with its next Sync."""
+        return pb.RotateAgentResponse(agent=await self._change(request.agent_id, rotation.make_due))
+
+    async def ListEnrollmentTokens(
+        self, _request: pb.ListEnrollmentTokensRequest, _context: Context
+    ) -> pb.ListEnrollmentTokensResponse:
+        """Lists the tokens that may still be used."""
+        usable = await self.database.read(lambda tx: enrollment_tokens.list_usable(tx, MAX_LISTED_TOKENS))
+        return pb.ListEnrollmentTokensResponse(
+            tokens=[
+                pb.EnrollmentToken(
+                    id=each.id,
+                    uses_left=each.uses_left,
+                    expire_time=convert.timestamp(each.expire_time),
+                    create_time=convert.timestamp(each.create_time),
+                )
+                for each in usable
+            ]
+        )
+
+    async def RevokeEnrollmentToken(
+        self, request: pb.RevokeEnrollmentTokenRequest, _context: Context
+    ) -> pb.RevokeEnrollmentTokenResponse:
+        """Makes a token useless."""
+        if not await self.database.write(lambda tx: enrollment_tokens.revoke(tx, request.token_id)):
+            raise NotFound(f"there is no enrollment token {request.token_id!r} to be used")
+        return pb.RevokeEnrollmentTokenResponse()
 
     async def CreateEnrollmentToken(
         self, request: pb.CreateEnrollmentTokenRequest, _context: Context
@@ -73,16 +122,17 @@ class AgentAdminService:
 
         def insert(tx: Transaction) -> int:
             expires = tx.now + lifetime * 1_000_000
-            agents.insert_enrollment_token(tx, tokens.fingerprint(token), request.uses or 1, expires)
+            enrollment_tokens.insert(tx, tokens.fingerprint(token), request.uses or 1, expires)
             return expires
 
         expires = await self.database.write(insert)
-        return pb.CreateEnrollmentTokenResponse(token=token, expire_time=convert.timestamp(expires))
+        token_id = tokens.fingerprint(token)[: enrollment_tokens.ID_LENGTH]
+        return pb.CreateEnrollmentTokenResponse(token=token, expire_time=convert.timestamp(expires), id=token_id)
 
-    async def _set_drained(self, id_or_name: str, *, drained: bool) -> Agent:
+    async def _change(self, id_or_name: str, how: Callable[[Transaction, str], None]) -> Agent:
         def change(tx: Transaction) -> Agent:
             listed = found(agents.find_agent(tx, id_or_name), "agent", id_or_name)
-            agents.set_drained(tx, listed.agent.id, drained=drained)
+            how(tx, listed.agent.id)
             return _agent(tx, listed.agent.id)
 
         agent = await self.database.write(change)

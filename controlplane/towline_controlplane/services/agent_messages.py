@@ -32,6 +32,7 @@ MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_WANT = 1_000
 MAX_PLUGINS = 256
 _MAX_TEXT = 8_192
+_MAX_REASON = 256
 _SESSION_ID = re.compile(r"[0-9a-fA-F-]{8,64}")
 
 _OUTCOMES: Mapping[int, Outcome] = {
@@ -61,6 +62,8 @@ class AgentLimits:
 
     offer_seconds: float
     server: ServerLimits = DEFAULT_SERVER_LIMITS
+    credential_days: float = 0
+    """How long an agent keeps its credential; 0: until an admin says so."""
 
 
 def check_session_id(session_id: str) -> None:
@@ -106,6 +109,8 @@ def session_info(info: agent_pb2.AgentInfo) -> SessionInfo:
         plugins=sorted(set(info.plugins)),
         protocol_version=protocol_versions.supported(info.protocol_version),
         lacking=sorted(set(info.lacking)),
+        unschedulable=info.unschedulable[:_MAX_REASON] or None,
+        memory_bytes=max(info.memory_bytes, 0),
     )
 
 
@@ -208,6 +213,7 @@ def offer(
         confirm_within=duration(waited + limits.offer_seconds),
         workflow_id=given.run.workflow_id,
         owner_id=given.run.owner_id,
+        weight=attempt.weight,
     )
 
 

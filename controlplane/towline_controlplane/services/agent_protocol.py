@@ -5,7 +5,7 @@ orchestrator judges inside the commit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,13 +17,14 @@ from towline_controlplane.blobs import Blobs
 from towline_controlplane.bus import MATCHING_TOPIC, STOPPING_TOPIC, Doorbell, agent_topic, queue_topic
 from towline_controlplane.enrollment import enroll
 from towline_controlplane.errors import InvalidArgument, NotFound, SessionReplaced, SessionUnknown, TowlineError
-from towline_controlplane.handouts import Claim, StepOffer
+from towline_controlplane.handouts import StepOffer
 from towline_controlplane.log_writer import LogChunk, LogWriter
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import AgentRecord, Lease
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
+from towline_controlplane.rooms import Claim
 from towline_controlplane.services import agent_messages as messages
 from towline_controlplane.services.callers import current_agent
 from towline_controlplane.services.offers import OfferMessages
@@ -76,7 +77,9 @@ class AgentProtocol(AgentServiceServicer):
 
     async def Enroll(self, request: pb.EnrollRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.EnrollResponse:
         """Turns an enrollment token into an agent."""
-        agent_id, credential = await enroll(self.database, request.token, request.name)
+        agent_id, credential = await enroll(
+            self.database, request.token, request.name, self.offers.limits.credential_days
+        )
         return pb.EnrollResponse(agent_id=agent_id, credential=credential)
 
     async def Pull(self, request: pb.PullRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.PullResponse:
@@ -85,7 +88,7 @@ class AgentProtocol(AgentServiceServicer):
         started = messages.leases(request.started, agent)
         wait = min(messages.seconds(request.wait), MAX_WAIT_SECONDS)
         received_at = asyncio.get_running_loop().time()
-        found = await self._pull(agent, started, messages.want(request.want), wait)
+        found = await self._pull(agent, started, request, wait)
         return pb.PullResponse(offers=await self.offers.write(found.offers, found.asked_at - received_at))
 
     async def Report(self, request: pb.ReportRequest, context: grpc.aio.ServicerContext[Any, Any]) -> pb.ReportResponse:
@@ -95,7 +98,7 @@ class AgentProtocol(AgentServiceServicer):
         verdicts, served = await self.orchestrator.exchange(
             messages.leases(request.started, agent),
             await self.outputs.keep_large([each for each in reports if isinstance(each, Report)]),
-            await self._claim(agent, request.want),
+            await self._claim(agent, request),
         )
         return pb.ReportResponse(
             verdicts=messages.verdicts(reports, verdicts),
@@ -119,6 +122,7 @@ class AgentProtocol(AgentServiceServicer):
             interval=messages.duration(self.sessions.interval_seconds),
             directives=await self._directives(agent, held),
             server_version=messages.SERVER_VERSION,
+            next_credential=await self.sessions.next_credential(agent),
         )
 
     async def AppendLogs(
@@ -167,35 +171,41 @@ class AgentProtocol(AgentServiceServicer):
         else:
             await under_way.put(None)
 
-    async def _pull(self, agent: AgentRecord, started: Sequence[Lease], want: int, wait: float) -> _Found:
+    async def _pull(self, agent: AgentRecord, started: Sequence[Lease], request: pb.PullRequest, wait: float) -> _Found:
         """Returns what can be had until the deadline. Only who has room stands in line: turns are for those."""
         clock = asyncio.get_running_loop().time
-        deadline, in_line = clock() + wait, True
+        deadline = clock() + wait
+        line: Collection[str] | None = None
         while True:
-            claim = await self._claim(agent, want)
-            in_turn = map(queue_topic, sorted(claim.queue_ids)) if in_line else ()
+            claim = await self._claim(agent, request)
+            line = frozenset(claim.queue_ids).intersection(claim.queue_ids if line is None else line)
+            in_turn = map(queue_topic, sorted(line))
             async with self.doorbell.listen([STOPPING_TOPIC, MATCHING_TOPIC, agent_topic(agent.id)], in_turn) as bell:
                 while await self.queues.matching(agent) == claim.queue_ids:
                     asked_at = clock()
                     _, served = await self.orchestrator.exchange(started, (), claim)
                     started, remaining = (), deadline - clock()
-                    if len(served.offers) < served.room:
+                    if served.found_end:
                         bell.end_turn()
-                    if served.offers or remaining <= 0 or want == 0 or self.stopping.is_set():
+                    is_over = remaining <= 0 or claim.want == 0 or self.stopping.is_set()
+                    if served.offers or served.ask_again or is_over:
                         return _Found(served.offers, asked_at)
-                    if in_line != (served.room > 0):
-                        in_line = not in_line
+                    if line != served.queue_ids:
+                        line = served.queue_ids
                         break
                     await bell.wait(min(remaining, _POLL_SECONDS))
 
-    async def _claim(self, agent: AgentRecord, want: int) -> Claim:
+    async def _claim(self, agent: AgentRecord, request: pb.PullRequest | pb.ReportRequest) -> Claim:
+        limits = self.offers.limits
         return Claim(
             agent_id=agent.id,
             session_id=agent.session_id or "",
             queue_ids=await self.queues.matching(agent),
-            want=messages.want(want),
-            offer_seconds=self.offers.limits.offer_seconds,
-            limits=self.offers.limits.server,
+            want=messages.want(request.want),
+            offer_seconds=limits.offer_seconds,
+            limits=limits.server,
+            sizes=self.queues.sizes,
+            free_memory_mb=request.free_memory_bytes >> 20 if request.free_memory_bytes > 0 else None,
         )
 
     async def _directives(self, agent: AgentRecord, held: Sequence[tuple[pb.HeldAttempt, Lease]]) -> list[pb.Directive]:
@@ -204,6 +214,8 @@ class AgentProtocol(AgentServiceServicer):
             for lease in await self.sessions.open_leases(agent.id)
         }
         directives: list[pb.Directive] = []
+        if agent.drained:
+            directives.append(pb.Directive(action=pb.Directive.DRAIN, reason="drained by an admin"))
         for held_attempt, lease in held:
             found = current.get((lease.run_id, lease.node_id, lease.epoch))
             if found is not None and found.attempt.token_hash != lease.token_hash:

@@ -195,6 +195,7 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
         plugins=row.plugins,
         protocol_version=row.protocol_version,
         lacking=row.lacking,
+        memory_bytes=row.memory_bytes,
     )
     return agent_pb2.Agent(
         id=row.id,
@@ -205,6 +206,9 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
         create_time=timestamp(row.create_time),
         last_seen_time=timestamp(row.last_seen_time),
         drained=row.drained,
+        disabled=row.disabled,
+        unschedulable=row.unschedulable or "",
+        slots_taken=listed.taken,
     )
 
 

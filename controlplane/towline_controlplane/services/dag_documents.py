@@ -86,6 +86,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         min_sandbox=document.get("minSandbox", Sandbox.LEVEL_UNSPECIFIED),
         limits=_limits(document["limits"]) if "limits" in document else None,
         secrets=document.get("secrets"),
+        weight=document.get("weight"),
     )
 
 

@@ -29,7 +29,7 @@ def situation_of(tx: Transaction, run: Run, step: Step) -> Situation:
         predecessors=sorted(sources, key=lambda source: source.position),
         requirements=queues.all_queues(tx).get(step.queue_id, Requirements()),
         ahead=leases.count_ahead(tx, step, MAX_AHEAD) if may_be_claimed(step, tx.now) else 0,
-        agents=[(each.agent, each.running) for each in listed],
+        agents=[(each.agent, each.taken) for each in listed],
         slot_holders=concurrency.slot_holders(tx, run.concurrency_group or "") if waits else (),
         now=tx.now,
     )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 
 from towline_controlplane import protocol_versions
 from towline_controlplane.errors import AlreadyExists
@@ -18,15 +18,21 @@ from towline_controlplane.store.statements import Statement, as_json, listed
 
 _COLUMNS = AGENT.columns(tables.agents)
 _HELD_OPEN = (tables.attempts.c.end_time.is_(None)) & (tables.attempts.c.agent_id == tables.agents.c.id)
-_WITH_RUNNING = select(*_COLUMNS, select(func.count()).select_from(held_attempts()).where(_HELD_OPEN).scalar_subquery())
+_HELD = select(func.count()).select_from(held_attempts()).where(_HELD_OPEN)
+_TAKEN = select(func.coalesce(func.sum(tables.attempts.c.weight), 0)).select_from(held_attempts()).where(_HELD_OPEN)
+_WITH_HELD = select(*_COLUMNS, _HELD.scalar_subquery(), _TAKEN.scalar_subquery())
 _BY_CREDENTIAL = Statement(
     f"SELECT {listed(AGENT.names, 'agents')} FROM agents WHERE agents.credential_hash = ?"  # noqa: S608 - our own names
+)
+_BY_NEXT_CREDENTIAL = Statement(
+    f"SELECT {listed(AGENT.names, 'agents')} FROM agents WHERE agents.next_credential_hash = ?"  # noqa: S608
 )
 _LOCK = Statement(
     f"SELECT {listed(AGENT.names, 'r')} FROM agents r WHERE r.id IN {{ids}} ORDER BY r.id {{lock}}"  # noqa: S608
 )
 _COUNT_HELD = Statement(
-    "SELECT a.agent_id, count(*) FROM attempts a JOIN steps s ON s.run_id = a.run_id AND s.node_id = a.node_id"
+    "SELECT a.agent_id, count(*), sum(a.weight), sum(CASE a.state WHEN 'OFFERED' THEN a.memory_limit_mb ELSE 0 END)"
+    " FROM attempts a JOIN steps s ON s.run_id = a.run_id AND s.node_id = a.node_id"
     " AND s.attempt = a.number AND s.epoch = a.epoch AND s.state = 'LEASED'"
     " WHERE a.agent_id IN {ids} AND a.end_time IS NULL GROUP BY a.agent_id"
 )
@@ -45,6 +51,8 @@ class SessionInfo:
     plugins: Sequence[str] = ()
     protocol_version: int = protocol_versions.CURRENT
     lacking: Sequence[str] = ()
+    unschedulable: str | None = None
+    memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +60,11 @@ class ListedAgent:
     """An agent, and how many open attempts it holds."""
 
     agent: AgentRecord
-    running: int
+    running: int = 0
+    taken: int = 0
+    """Slots that they take."""
+    offered_mb: int = 0
+    """Memory that those of them may take of whose start it has not told yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +89,16 @@ def get_agent(tx: Transaction, agent_id: str) -> AgentRecord | None:
 
 
 def find_by_credential(tx: Transaction, credential_hash: str) -> AgentRecord | None:
-    """Returns the agent that a credential belongs to."""
-    rows = tx.fetch(_BY_CREDENTIAL, credential_hash)
+    """Returns the agent that a credential belongs to, the next one of an agent too."""
+    rows = tx.fetch(_BY_CREDENTIAL, credential_hash) or tx.fetch(_BY_NEXT_CREDENTIAL, credential_hash)
     return AGENT.load(rows[0]) if rows else None
 
 
 def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionInfo, lease_expire_time: int) -> bool:
     """Makes a session the agent's only one, or renews it with new info.
 
-    False if there is no such agent, or if its session has a greater id and a lease that is not over.
+    False if there is no such agent, or if its session has a lease that is not over, and a greater id or another host: a
+    process that comes back may take its own place, and nobody else's.
     """
     values = asdict(info) | {
         "labels": to_json(dict(info.labels)),
@@ -95,7 +108,8 @@ def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionI
         "session_id": session_id,
     }
     agents = tables.agents.c
-    earlier = or_(agents.session_id.is_(None), agents.session_id <= session_id, agents.lease_expire_time <= tx.now)
+    own_earlier = and_(agents.session_id <= session_id, agents.hostname.in_(("", info.hostname)))
+    earlier = or_(agents.session_id.is_(None), own_earlier, agents.lease_expire_time <= tx.now)
     return _renew(tx, lease_expire_time, (agents.id == agent_id, earlier), values)
 
 
@@ -108,13 +122,13 @@ def renew_if_session(tx: Transaction, agent_id: str, session_id: str, lease_expi
 def list_agents(tx: Transaction, after_name: str, limit: int) -> list[ListedAgent]:
     """Returns agents by name, from behind `after_name`."""
     name = tables.agents.c.name
-    return _listed(tx, _WITH_RUNNING.where(name > after_name).order_by(name).limit(limit))
+    return _listed(tx, _WITH_HELD.where(name > after_name).order_by(name).limit(limit))
 
 
 def find_agent(tx: Transaction, id_or_name: str) -> ListedAgent | None:
     """Returns the agent with this id, else the one with this name."""
     agents = tables.agents.c
-    found = _listed(tx, _WITH_RUNNING.where(or_(agents.id == id_or_name, agents.name == id_or_name)))
+    found = _listed(tx, _WITH_HELD.where(or_(agents.id == id_or_name, agents.name == id_or_name)))
     return min(found, key=lambda listed: listed.agent.id != id_or_name, default=None)
 
 
@@ -123,14 +137,20 @@ def lock_agents(tx: Transaction, agent_ids: Collection[str]) -> dict[str, Listed
     ids = as_json(agent_ids)
     locked = [AGENT.load(row) for row in tx.fetch(_LOCK, ids)]
     # In a statement of its own: one sees what was committed before it began, and the lock may have been waited for.
-    held: dict[str, int] = dict(tx.fetch(_COUNT_HELD, ids))
-    return {agent.id: ListedAgent(agent, held.get(agent.id, 0)) for agent in locked}
+    held = {agent_id: counts for agent_id, *counts in tx.fetch(_COUNT_HELD, ids)}
+    return {agent.id: ListedAgent(agent, *map(int, held.get(agent.id, ()))) for agent in locked}
 
 
 def set_drained(tx: Transaction, agent_id: str, *, drained: bool) -> None:
     """Drains an agent or takes that back; claims under way for it are over before."""
     agents = tables.agents
     tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(drained=drained))
+
+
+def set_disabled(tx: Transaction, agent_id: str, *, disabled: bool) -> None:
+    """Disables an agent or takes that back; claims under way for it are over before."""
+    agents = tables.agents
+    tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(disabled=disabled))
 
 
 def lease_clocks(tx: Transaction) -> list[LeaseClock]:
@@ -141,25 +161,8 @@ def lease_clocks(tx: Transaction) -> list[LeaseClock]:
     return [LeaseClock(*row) for row in tx.connection.execute(query.where(holds).order_by(agents.id))]
 
 
-def insert_enrollment_token(tx: Transaction, token_hash: str, uses: int, expire_time: int) -> None:
-    """Stores a token that is good for `uses` agents until `expire_time`; one that is stored stays as it is."""
-    row = {"token_hash": token_hash, "uses_left": uses, "expire_time": expire_time, "create_time": tx.now}
-    insert_if_absent(tx.connection, tables.enrollment_tokens, row)
-
-
-def use_enrollment_token(tx: Transaction, token_hash: str) -> bool:
-    """Uses a token once, only if uses are left and it has not expired; tells whether it did."""
-    tokens = tables.enrollment_tokens.c
-    statement = (
-        update(tables.enrollment_tokens)
-        .where(tokens.token_hash == token_hash, tokens.uses_left > 0, tokens.expire_time > tx.now)
-        .values(uses_left=tokens.uses_left - 1)
-    )
-    return tx.connection.execute(statement).rowcount == 1
-
-
 def _listed(tx: Transaction, query: Select[Any]) -> list[ListedAgent]:
-    return [ListedAgent(AGENT.load(row[:-1]), row[-1]) for row in tx.connection.execute(query)]
+    return [ListedAgent(AGENT.load(row[:-2]), *map(int, row[-2:])) for row in tx.connection.execute(query)]
 
 
 def _renew(

@@ -78,6 +78,12 @@ def lock_claimable(tx: Transaction, queue_ids: Collection[str], limit: int, chan
     return _LOCK[tx.dialect](tx, sorted(set(queue_ids)), limit, chance)
 
 
+def first_due(tx: Transaction, queue_id: str) -> StepKey | None:
+    """Returns the step that goes next in a queue, without a lock."""
+    rows = tx.fetch(_CANDIDATES, queue_id, tx.now, 1)
+    return (rows[0][2], rows[0][4]) if rows else None
+
+
 def is_claimable(step: Step, now: int) -> bool:
     """Tells whether a step of a locked run can be handed out."""
     return step.state is StepState.READY and not step.held and step.not_before <= now

@@ -238,7 +238,7 @@ EVENT = Mapped(Event, type=_enum(EventType), details=_MAPPING)
 USER = Mapped(User, role=_enum(Role))
 WORKFLOW = Mapped(Workflow)
 WORKFLOW_VERSION = Mapped(WorkflowVersion, plugins=Conversion(_refs_to_json, _refs_from_json))
-AGENT = Mapped(AgentRecord, labels=_MAPPING, drained=_BOOLEAN, plugins=_NAMES, lacking=_NAMES)
+AGENT = Mapped(AgentRecord, labels=_MAPPING, drained=_BOOLEAN, disabled=_BOOLEAN, plugins=_NAMES, lacking=_NAMES)
 PLUGIN = Mapped(Plugin)
 PLUGIN_VERSION = Mapped(
     PluginVersion,
