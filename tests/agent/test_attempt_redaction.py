@@ -1,7 +1,9 @@
 """An agent that was given secrets: nothing that it keeps or says holds one."""
 
 import json
+import os
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,13 @@ def returns(result: bytes) -> Callable[[Launch, OnOutput], Awaitable[Exit]]:
 
 
 def planted_files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and b"planted-secret" in path.read_bytes()]
+    """What holds a secret; the agent may take files and folders away meanwhile."""
+    planted: list[Path] = []
+    for place, _, names in os.walk(folder):
+        for path in (Path(place, name) for name in names):
+            with suppress(FileNotFoundError):
+                planted += [path] if b"planted-secret" in path.read_bytes() else []
+    return planted
 
 
 def test_output_in_pieces_is_masked_before_it_is_spooled(tmp_path: Path) -> None:
