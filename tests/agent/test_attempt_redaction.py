@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 from running_agent import World, run, running, settled
 
-from towline.v1.agent_service_pb2 import AttemptResult, Offer
+from towline.v1.agent_service_pb2 import AttemptResult, Lease, Offer
+from towline.v1.run_pb2 import Failure
+from towline_agent.attempt_redaction import AttemptRedaction
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
-from towline_agent.testing import make_offer
+from towline_agent.log_spool import LogSpool
+from towline_agent.testing import FakeClock, make_offer
 
 VALUE = "planted-secret-of-ours"
 PIN = "1234567890"
@@ -140,3 +143,15 @@ def test_a_stopped_attempt_writes_what_was_held_back(tmp_path: Path) -> None:
             assert lines(world) == [b"O- hello ***"]
 
     run(scenario)
+
+
+def test_every_text_of_a_result_is_masked_but_its_lease(tmp_path: Path) -> None:
+    log = LogSpool(tmp_path / "logs", FakeClock()).open("key", make_offer().lease, 1000)
+    result = AttemptResult(
+        lease=Lease(node_id=VALUE), failure=Failure(code="X", message=f"a {VALUE}", cause=VALUE), output_json=b"1"
+    )
+    AttemptRedaction({"TOKEN": VALUE}, log).clean(result)
+    assert (result.lease.node_id, result.output_json) == (VALUE, b"1")
+    assert (result.failure.code, result.failure.message, result.failure.cause) == ("X", "a ***", "***")
+    AttemptRedaction({}, log).clean(result)
+    assert result.lease.node_id == VALUE
