@@ -36,8 +36,15 @@ def below(pid: int) -> set[int]:
     return {child.pid for child in psutil.Process(pid).children(recursive=True)}
 
 
+STILL = {
+    psutil.STATUS_STOPPED,
+    psutil.STATUS_ZOMBIE,
+    psutil.STATUS_DISK_SLEEP,  # as a shell whose child was stopped between vfork and exec
+}
+
+
 def still(pids: set[int]) -> bool:
-    return all(psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE) for pid in pids)
+    return all(psutil.Process(pid).status() in STILL for pid in pids)
 
 
 async def come_true(holds: Callable[[], bool]) -> None:
