@@ -25,9 +25,11 @@ from towline.v1 import run_service_pb2, workflow_service_pb2
 from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.errors import InvalidState
+from towline_controlplane.log_archive import LogArchive
 from towline_controlplane.model import WorkflowVersion
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.services.callers import enter_user
+from towline_controlplane.services.log_streams import LogStreams
 from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
@@ -70,8 +72,15 @@ async def start_cost(store: Store, document: Document) -> tuple[Cost, Cost]:
         async with plant(store) as control_plane:
             database, orchestrator = control_plane.database, control_plane.orchestrator
             workflows = WorkflowService(database)
-            outputs = Outputs(database, FolderBlobs(Path(folder)))
-            runs = RunService(database, orchestrator, RunStreams(database, InProcessDoorbell()), Outlines(), outputs)
+            blobs, bell = FolderBlobs(Path(folder)), InProcessDoorbell()
+            runs = RunService(
+                database,
+                orchestrator,
+                RunStreams(database, bell),
+                Outlines(),
+                Outputs(database, blobs),
+                LogStreams(database, bell, LogArchive(database, blobs, Path(folder))),
+            )
             enter_user(OWNER)
             bytes_of_request = json_format.ParseDict(
                 {"name": "large", "dag": document}, workflow_service_pb2.CreateWorkflowRequest()

@@ -211,6 +211,7 @@ class Attempts:
         self._log_stream.finish(output.file)
         result.lease.CopyFrom(attempt.offer.lease)
         result.log_bytes = output.file.size
+        result.log.CopyFrom(output.end())
         await self._outbox.keep(attempt.key, result)
         self._slots.release(weight_of(attempt.offer))
         if self._holdings.get(attempt.key) is attempt:

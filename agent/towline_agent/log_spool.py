@@ -6,6 +6,7 @@ is the log as it is sent, byte by byte. Past its bound the log says so, once, an
 
 import base64
 import binascii
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import structlog
 from google.protobuf.message import DecodeError
 
-from towline.v1.agent_service_pb2 import Lease
+from towline.v1.agent_service_pb2 import Lease, LogEnd
 from towline_agent.clock import Clock
 from towline_agent.execution import OutputStream
 from towline_agent.files import private_folder
@@ -34,6 +35,7 @@ class LogFile:
         self.size = 0
         self.grew: Callable[[], None] = lambda: None
         """Called after each append."""
+        self._hashed = hashlib.sha256()
         self._path = path
         self._header = base64.b64encode(lease.SerializeToString()) + b"\n"
         self._descriptor: int | None = None
@@ -42,6 +44,11 @@ class LogFile:
     def key(self) -> str:
         """The key of the attempt's lease."""
         return self._path.stem
+
+    @property
+    def digest(self) -> bytes:
+        """SHA-256 of all bytes that were appended."""
+        return self._hashed.digest()
 
     def append(self, records: bytes) -> None:
         """Adds whole records; raises OSError if there is no room."""
@@ -53,6 +60,7 @@ class LogFile:
         if written < len(records):
             raise OSError(f"only {written} of {len(records)} bytes fit")
         self.size += written
+        self._hashed.update(records)
         self.grew()
 
     def read(self, offset: int, limit: int) -> bytes:
@@ -89,6 +97,7 @@ class AttemptLog:
     def __init__(self, file: LogFile, cap: int, clock: Clock) -> None:
         self.file = file
         self.dropped_bytes = 0
+        self.dropped_lines = 0
         self._cap = cap
         self._clock = clock
         self._full = False
@@ -102,7 +111,7 @@ class AttemptLog:
         if stream in self._tails:
             self._tails[stream] = (self._tails[stream] + data[-MAX_TAIL_BYTES:])[-MAX_TAIL_BYTES:]
         if self._full:
-            self.dropped_bytes += len(data)
+            self._drop(data)
         elif stream is OutputStream.SYSTEM:
             self.note(data.decode(errors="replace"))
         else:
@@ -117,6 +126,10 @@ class AttemptLog:
         for splitter in self._splitters.values():
             self._append(splitter.finish())
 
+    def end(self) -> LogEnd:
+        """Returns what the control plane has to know of a log that is finished."""
+        return LogEnd(sha256=self.file.digest, dropped_bytes=self.dropped_bytes, dropped_lines=self.dropped_lines)
+
     def tail(self, stream: OutputStream) -> str:
         """The last bytes of a stream as text; the first line may be cut."""
         return self._tails[stream].decode(errors="replace")
@@ -125,7 +138,7 @@ class AttemptLog:
         if not records:
             return
         if self._full:
-            self.dropped_bytes += len(records)
+            self._drop(records)
             return
         room = self._cap - MARKER_ROOM - self.file.size
         kept = records if len(records) <= room else records[: records.rfind(b"\n", 0, max(room, 0)) + 1]
@@ -133,15 +146,19 @@ class AttemptLog:
             if kept:
                 self.file.append(kept)
             if len(kept) < len(records):
-                self._cut(len(records) - len(kept))
+                self._cut(records[len(kept) :])
         except OSError as error:
             self._full = True
-            self.dropped_bytes += len(records)
+            self._drop(records)
             log.warning("log_not_spooled", key=self.file.key, reason=str(error))
 
-    def _cut(self, dropped: int) -> None:
+    def _drop(self, data: bytes) -> None:
+        self.dropped_bytes += len(data)
+        self.dropped_lines += data.count(b"\n")
+
+    def _cut(self, dropped: bytes) -> None:
         self._full = True
-        self.dropped_bytes += dropped
+        self._drop(dropped)
         marker = f"The log reached its limit of {self._cap} bytes; what follows is dropped"
         self.file.append(record(self._clock.micros(), OutputStream.SYSTEM, marker.encode()))
 

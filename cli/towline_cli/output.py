@@ -1,6 +1,8 @@
 """Prints resources: as tables for people, as the JSON of REST for programs. Knows no single kind of resource."""
 
 import json
+import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,7 +40,12 @@ STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 UNBROKEN_WIDTH: Final = 10_000
-CONTROL_PICTURES: Final = {code: 0x2400 + code for code in range(0x20) if code != ord("\t")} | {0x7F: 0x2421}
+CONTROL_PICTURES: Final = (
+    {code: 0x2400 + code for code in range(0x20) if code != ord("\t")}
+    | {0x7F: 0x2421}
+    | dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+)
+COLOUR: Final = re.compile(r"(\x1b\[[0-9;:]{0,40}m)")
 
 
 @dataclass(frozen=True)  # without slots, with which Python 3.11 cannot make a Column[Run]
@@ -100,6 +107,19 @@ def styled(text: str) -> Text:
 def printable(text: str) -> str:
     """Returns text in which control characters are pictures: what a plugin wrote never drives the terminal."""
     return text.translate(CONTROL_PICTURES)
+
+
+def coloured(text: str) -> str:
+    """Returns text in which only sequences that change colours keep their power, and these up to its end."""
+    pieces = COLOUR.split(text)
+    if len(pieces) == 1:
+        return printable(text)
+    return "".join(each if number % 2 else printable(each) for number, each in enumerate(pieces)) + "\x1b[0m"
+
+
+def shows_colours() -> bool:
+    """Tells whether standard output is a terminal whose user has not asked for no colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def time_text(time: Timestamp) -> str:

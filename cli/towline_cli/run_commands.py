@@ -6,15 +6,15 @@ from typing import Annotated, cast
 
 import typer
 
-from towline.v1.run_pb2 import Run, Step
+from towline.v1.run_pb2 import LogsEnd, Run, Step
 from towline.v1.run_service_pb2 import DeleteRunResponse
 from towline_cli import columns
 from towline_cli.certificates import attempt_lines
 from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
 from towline_cli.options import NodeId, Output, OutputFormat, PageSize, PageToken, RunId, WorkflowId
-from towline_cli.output import print_json_line, printable, show, show_list
-from towline_cli.views import View, log_text
+from towline_cli.output import print_json_line, printable, show, show_list, shows_colours
+from towline_cli.views import View, log_text, logs_end_lines
 from towline_cli.watching import view_for, watch
 from towline_sdk.client import Client, Page, RunOptions
 from towline_sdk.documents import parse_json, parse_value, to_json
@@ -121,16 +121,19 @@ def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the run ends.")] = False,
     output: Output = OutputFormat.TABLE,
 ) -> None:
-    """Print what the steps of a run wrote. json prints one line each."""
+    """Print what the steps of a run wrote, and on standard error whether that is all. json prints one line each."""
+    colours, ends = shows_colours(), list[LogsEnd]()
 
     async def talk(client: Client) -> None:
-        async for line in client.runs.logs(run_id, node_id, follow=follow):
+        async for line in client.runs.logs(run_id, node_id, follow=follow, on_end=ends.append):
             if output is OutputFormat.JSON:
                 print_json_line(to_json(line))
             else:
-                print(log_text(line), flush=True)
+                print(log_text(line, colours=colours), flush=True)
 
     converse(talk)
+    for end in ends:
+        print("\n".join(logs_end_lines(end)), file=sys.stderr)
 
 
 @app.command()

@@ -7,8 +7,8 @@ from typing import Final, Self
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from towline.v1.run_pb2 import Event, LogLine, Step
-from towline_cli.output import print_json_line, printable
+from towline.v1.run_pb2 import Event, LogLine, LogsEnd, LogState, Step
+from towline_cli.output import coloured, print_json_line, printable
 from towline_cli.progress import error_text
 from towline_sdk.documents import to_json
 
@@ -40,6 +40,15 @@ EVENT_WORDS: Final[Mapping[Event.Type, str]] = MappingProxyType(
         Event.RUN_RETRIED: "is retried from its failed steps",
         Event.RUN_FROZEN: "is frozen: what runs stands still",
         Event.RUN_THAWED: "what runs goes on",
+    }
+)
+
+LOG_WORDS: Final[Mapping[LogState.State, str]] = MappingProxyType(
+    {
+        LogState.GROWING: "is still running",
+        LogState.ARRIVING: "still on the way",
+        LogState.INCOMPLETE: "missing",
+        LogState.MISMATCHED: "MISMATCH: what is stored is not what its agent has sent",
     }
 )
 
@@ -91,9 +100,25 @@ class JsonLinesView(View):
         print_json_line(to_json(event))
 
 
-def log_text(line: LogLine) -> str:
-    """Returns a log line behind its step, unable to move the cursor."""
-    return printable(f"{line.node_id}[{line.attempt}] | {line.text}")
+def log_text(line: LogLine, *, colours: bool = False) -> str:
+    """Returns a log line behind its step, unable to move the cursor; with colours those of the line."""
+    head = printable(f"{line.node_id}[{line.attempt}] | ")
+    return head + (coloured(line.text) if colours else printable(line.text))
+
+
+def logs_end_lines(end: LogsEnd) -> list[str]:
+    """Returns what there is to say of logs behind their last line: that they are complete, or what is missing."""
+    if end.complete:
+        return [f"logs complete: {end.stored_bytes} bytes of {end.attempts} attempts"]
+    lines = [f"logs not complete: {end.stored_bytes} bytes of {end.attempts} attempts"]
+    for each in end.incomplete:
+        words = LOG_WORDS.get(each.log.state, "")
+        lines.append(printable(f"{each.node_id}[{each.attempt}] {words}{''.join(map(_gap_text, each.log.missing))}"))
+    return lines
+
+
+def _gap_text(gap: LogState.Gap) -> str:
+    return f", bytes {gap.start} to {gap.end}" if gap.end else f", what came after byte {gap.start}"
 
 
 def clock_text(time: Timestamp) -> str:

@@ -25,11 +25,13 @@ from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import Blobs, FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
 from towline_controlplane.keyring import Keyring
+from towline_controlplane.log_archive import LogArchive
 from towline_controlplane.log_writer import LogWriter
 from towline_controlplane.loops.admission import Admission
 from towline_controlplane.loops.blob_health import BlobHealth
 from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
+from towline_controlplane.loops.log_archiving import LogArchiving
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.periodic import periodically
 from towline_controlplane.loops.retention import Retention
@@ -42,6 +44,7 @@ from towline_controlplane.relay import Alone, Relay
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
+from towline_controlplane.services.log_streams import GIVE_UP_SECONDS, LogStreams
 from towline_controlplane.services.offers import OfferMessages
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
@@ -68,6 +71,7 @@ BLOBS_HEALTH = "towline.blobs"
 
 _TICK_SECONDS = 1.0
 _BLOB_SECONDS = 10.0
+_ARCHIVING_SECONDS = 2.0
 _RETENTION_SECONDS = 600.0
 _PUSHES_PER_USER = 4
 _PATIENCE_OFFERS = 2
@@ -82,6 +86,7 @@ class Parts:
     agents: AgentProtocol
     accounts: Accounts
     blobs: Blobs
+    archiving: LogArchiving
     duties: tuple[Callable[[], Awaitable[None]], ...]
 
 
@@ -105,6 +110,7 @@ def compose(settings: Settings, database: Database) -> ControlPlane:
         *parts.duties,
         lambda: relay.run(doorbell, partial(server.report_health, DOORBELL_HEALTH)),
         lambda: periodically(blob_health.tick, _BLOB_SECONDS),
+        lambda: periodically(parts.archiving.tick, _ARCHIVING_SECONDS),
     )
     return ControlPlane(server, parts, duties)
 
@@ -173,7 +179,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         outputs=outputs,
         offers=OfferMessages(orchestrator, outputs, limits, SecretHandout(database, keys)),
     )
-    streams = RunStreams(database, doorbell)
+    archive = LogArchive(database, blobs, settings.spool_folder)
     services = (
         _service("Agent", agent_service_pb2, agent_service_pb2_grpc, agents),
         _service(
@@ -193,7 +199,14 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             "Run",
             run_service_pb2,
             run_service_pb2_grpc,
-            RunService(database, orchestrator, streams, Outlines(), outputs),
+            RunService(
+                database,
+                orchestrator,
+                RunStreams(database, doorbell),
+                Outlines(),
+                outputs,
+                LogStreams(database, doorbell, archive),
+            ),
         ),
         _service("Secret", secret_service_pb2, secret_service_pb2_grpc, SecretService(database, keys)),
         _service("Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database)),
@@ -203,6 +216,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         agents=agents,
         accounts=accounts,
         blobs=blobs,
+        archiving=LogArchiving(database, archive, GIVE_UP_SECONDS),
         duties=(
             orchestrator.run,
             log_writer.run,

@@ -150,6 +150,11 @@ class Usage:
     cpu_seconds: float = 0.0
     log_bytes: int = 0
     """Size of its log in all, which may still be on its way."""
+    log_digest: str = ""
+    """SHA-256 of its log in hex, as the agent sent it; empty if it did not say."""
+    log_dropped_bytes: int = 0
+    """Output beyond the limit of the log."""
+    log_dropped_lines: int = 0
 
 
 @frozen

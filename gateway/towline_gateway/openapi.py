@@ -202,7 +202,11 @@ class _Operation:
             "Lines that begin with a colon keep the connection alive."
         )
         schema: Schema = {"type": "string", "description": about}
-        return {"schema": schema, "x-event-data": {payload.name: self._schemas.of_field(payload)}}
+        data: dict[str, Json] = {payload.name: self._schemas.of_field(payload)}
+        end = self._method.output_type.fields_by_name.get("end")
+        if end is not None:
+            data[end.name] = self._schemas.of_field(end)
+        return {"schema": schema, "x-event-data": data}
 
 
 def _promised(comment: str) -> set[int]:

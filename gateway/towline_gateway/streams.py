@@ -1,7 +1,8 @@
 """Server streams as server-sent events.
 
 A message is one event: `id` is its cursor, `event` the name of its payload field (`event`, `line`), `data` the payload
-as JSON. A stream that is complete closes with `event: end`; one that fails, with `event: error` and the usual error
+as JSON. A stream that is complete closes with `event: end`, whose data is the field `end` of its last message if it has
+one; one that fails, with `event: error` and the usual error
 body. When the gateway stops, the stream just breaks off, and the client goes on elsewhere with `Last-Event-ID`.
 Nothing is sent before the control plane has accepted the call, so that a refusal keeps its HTTP status.
 """
@@ -30,7 +31,7 @@ _REFUSAL_SECONDS: Final = 0.1
 
 _OPENING: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": still here\n\n"
-_END: Final = b"event: end\ndata: {}\n\n"
+_NOT_PAYLOAD: Final = ("cursor", "end")
 _HEADERS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
 Call = grpc.aio.UnaryStreamCall[Any, Any]
@@ -38,8 +39,8 @@ _log = structlog.stdlib.get_logger(__name__)
 
 
 def payload_field(method: MethodDescriptor) -> FieldDescriptor:
-    """The field of a streamed message that is the event; raises `ValueError` unless it is the only one but `cursor`."""
-    names = [field.name for field in method.output_type.fields if field.name != "cursor"]
+    """The field of a streamed message that is the event; raises `ValueError` if more than one could be."""
+    names = [field.name for field in method.output_type.fields if field.name not in _NOT_PAYLOAD]
     if len(names) != 1 or "cursor" not in method.output_type.fields_by_name:
         raise ValueError(f"{method.full_name}: a streamed message needs one payload field and a cursor")
     return method.output_type.fields_by_name[names[0]]
@@ -125,6 +126,7 @@ class EventStream:
             disconnected.cancel()
 
     async def _frames(self, leaving: asyncio.Future[None]) -> AsyncIterator[bytes]:
+        end: Json = {}
         try:
             while True:
                 await asyncio.wait(
@@ -138,12 +140,15 @@ class EventStream:
                 message: Any = self._reading.result()
                 if message is grpc.aio.EOF:
                     break
-                yield self._frame(message)
+                if _has_end(message):
+                    end = encode(message.end)
+                else:
+                    yield self._frame(message)
                 self._reading = asyncio.ensure_future(self._call.read())
         except Exception as error:  # noqa: BLE001 - whatever it is, the reader is told by an event
             yield self._failure(error)
             return
-        yield _END
+        yield _event("end", end)
 
     def _frame(self, message: Message) -> bytes:
         cursor, payload = getattr(message, "cursor"), getattr(message, self._payload)  # noqa: B009
@@ -154,6 +159,10 @@ class EventStream:
         if problem.code == 500:
             _log.error("stream failed", request_id=self._request_id, exc_info=error)
         return _event("error", problem.body(self._request_id))
+
+
+def _has_end(message: Message) -> bool:
+    return "end" in message.DESCRIPTOR.fields_by_name and message.HasField("end")
 
 
 def _event(name: str, data: Json) -> bytes:

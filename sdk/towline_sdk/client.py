@@ -4,7 +4,7 @@ Takes and returns the messages of the contract; there is no second model. Every 
 """
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Final, Self
@@ -22,7 +22,7 @@ from towline.v1 import (
 from towline.v1.agent_pb2 import Agent
 from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
-from towline.v1.run_pb2 import Event, LogLine, Run, Step
+from towline.v1.run_pb2 import Event, LogLine, LogsEnd, Run, Step
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Dag, Workflow, WorkflowVersion
 from towline_sdk.documents import NO_POLICIES, Policies
@@ -253,14 +253,27 @@ class RunCalls:
         async for answer in self._transport.follow(request, run_service_pb2.WatchRunResponse):
             yield answer.event
 
-    async def logs(self, run_id: str, node_id: str = "", *, follow: bool = False) -> AsyncIterator[LogLine]:
-        """Yields log lines from the start, each once; with `follow` until the run has ended."""
+    async def logs(
+        self,
+        run_id: str,
+        node_id: str = "",
+        *,
+        follow: bool = False,
+        on_end: Callable[[LogsEnd], None] = lambda end: None,
+    ) -> AsyncIterator[LogLine]:
+        """Yields log lines from the start, each once; with `follow` until the run has ended.
+
+        `on_end` is told behind the last one whether the logs are complete.
+        """
 
         def request(cursor: str) -> run_service_pb2.TailLogsRequest:
             return run_service_pb2.TailLogsRequest(run_id=run_id, node_id=node_id, follow=follow, cursor=cursor)
 
         async for answer in self._transport.follow(request, run_service_pb2.TailLogsResponse):
-            yield answer.line
+            if answer.HasField("end"):
+                on_end(answer.end)
+            else:
+                yield answer.line
 
 
 @dataclass(frozen=True, slots=True)

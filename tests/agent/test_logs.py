@@ -1,8 +1,10 @@
 """Log records: what any output becomes, and what fits."""
 
+import hashlib
 import re
 from pathlib import Path
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -88,6 +90,52 @@ def test_a_log_without_a_disk_loses_lines_and_nothing_else(tmp_path: Path) -> No
     log.write(OutputStream.STDOUT, b"more\n")
     log.finish()
     assert (log.file.size, log.dropped_bytes > 10) == (0, True)
+
+
+def test_what_is_dropped_is_counted_and_what_is_kept_is_hashed(tmp_path: Path) -> None:
+    log = open_log(tmp_path, cap=1_000)
+    for number in range(100):
+        log.write(OutputStream.STDOUT, b"line %d\n" % number)
+    log.finish()
+    data = log.file.read(0, 10_000)
+    kept = data.count(b" O- ")
+    assert data.count(b" S- ") == 1
+    end = log.end()
+    assert end.dropped_lines == 100 - kept > 0
+    assert end.dropped_bytes == log.dropped_bytes > 0
+    assert end.sha256 == hashlib.sha256(data).digest()
+    assert len(data) == log.file.size <= 1_000
+
+
+RAW: dict[str, tuple[list[bytes], list[bytes]]] = {
+    "no line feed at the end": ([b"one\ntwo"], [b"- one", b"- two"]),
+    "an empty line": ([b"\n\n"], [b"- ", b"- "]),
+    "Windows": ([b"one\r\ntwo\r\n"], [b"- one", b"- two"]),
+    "a progress bar": ([b"10%\r", b"20%\r", b"done\n"], [b"- 10%\r20%\rdone"]),
+    "colours": ([b"\x1b[31mred\x1b[0m\n"], [b"- \x1b[31mred\x1b[0m"]),
+    "NUL and bell": ([b"a\0b\a\n"], [b"- a\0b\a"]),
+    "no UTF-8": ([b"a\xff\xfeb\n"], [b"- a\xef\xbf\xbd\xef\xbf\xbdb"]),
+    "half a character": ([b"\xe2\x98", b"\x83\n", b"\xe2\x98"], [b"- \xe2\x98\x83", b"- \xef\xbf\xbd"]),
+    "a long line": ([b"x" * MAX_TEXT + b"yz\n"], [b"+ " + b"x" * MAX_TEXT, b"- yz"]),
+    "a longest line": ([b"x" * MAX_TEXT + b"\n"], [b"- " + b"x" * MAX_TEXT]),
+}
+
+
+@pytest.mark.parametrize("name", RAW)
+def test_output_is_kept_raw_in_records(name: str) -> None:
+    pieces, lines = RAW[name]
+    splitter = LineSplitter(OutputStream.STDERR, lambda: 7)
+    found = b"".join([*map(splitter.feed, pieces), splitter.finish()])
+    assert found == b"".join(b"7 E" + line + b"\n" for line in lines)
+
+
+def test_the_streams_of_an_attempt_interleave_by_whole_lines(tmp_path: Path) -> None:
+    log = open_log(tmp_path, cap=10_000)
+    for stream, data in (("O", b"ou"), ("E", b"er"), ("O", b"t 1\no"), ("E", b"r 1\n"), ("O", b"ut 2\n")):
+        log.write(OutputStream(stream), data)
+    log.finish()
+    lines = log.file.read(0, 10_000).splitlines()
+    assert [line.partition(b" ")[2] for line in lines] == [b"O- out 1", b"E- err 1", b"O- out 2"]
 
 
 def test_a_log_costs_no_file_before_its_first_byte(tmp_path: Path) -> None:

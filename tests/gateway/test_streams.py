@@ -20,7 +20,7 @@ from gateway_fakes import (
     streaming,
 )
 
-from towline.v1.run_pb2 import Event, LogLine
+from towline.v1.run_pb2 import AttemptLog, Event, LogLine, LogsEnd, LogState
 from towline.v1.run_service_pb2 import TailLogsResponse, WatchRunRequest, WatchRunResponse
 from towline_gateway import streams
 
@@ -78,6 +78,23 @@ async def test_logs_take_their_parameters_and_name_their_events_line() -> None:
         assert received[1]["event"] == "line"
         assert json.loads(received[1]["data"])["text"] == "two\nlines and a ☃"
         assert (fake.call.request.node_id, fake.call.request.follow) == ("a", True)
+
+
+@in_loop
+async def test_what_is_missing_is_told_at_the_end() -> None:
+    async with control_plane() as fake, served(fake.address) as (_, client):
+        log = LogState(state=LogState.INCOMPLETE, size=9, missing=[LogState.Gap(start=4, end=9)])
+        end = LogsEnd(attempts=1, incomplete=[AttemptLog(node_id="a", attempt=1, log=log)])
+        fake.on["TailLogs"] = streaming(
+            TailLogsResponse(line=LogLine(text="x"), cursor="l1"), TailLogsResponse(end=end)
+        )
+        async with client.stream("GET", "/api/runs/r1/logs") as answer:
+            received = [frame async for frame in frames(answer)]
+        assert [frame.get("event") for frame in received] == [None, "line", "end"]
+        data = json.loads(received[2]["data"])
+        assert not data["complete"]
+        assert data["incomplete"][0]["log"]["state"] == "INCOMPLETE"
+        assert data["incomplete"][0]["log"]["missing"] == [{"start": 4, "end": 9}]
 
 
 @in_loop

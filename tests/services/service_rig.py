@@ -36,6 +36,7 @@ from towline_controlplane.bus import InProcessDoorbell, logs_topic
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.keyring import Keyring, new_key
+from towline_controlplane.log_archive import LogArchive
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.model import AgentRecord, Lease, Role, Usage, User
 from towline_controlplane.orchestrator import Orchestrator
@@ -43,6 +44,7 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.rooms import Claim
 from towline_controlplane.services.agent_admin import AgentAdminService
+from towline_controlplane.services.log_streams import LogStreams
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugins import PluginService
@@ -266,8 +268,13 @@ async def control_plane(
     database, doorbell = Database.open(url), InProcessDoorbell()
     orchestrator, passwords = Orchestrator(database, doorbell), Passwords(COST)
     accounts = Accounts(database, passwords, tokens := AccessTokens(SECRET))
-    streams = RunStreams(database, doorbell, poll_seconds=poll_seconds, log_grace_seconds=log_grace_seconds)
-    servicers = _servicers(folder, database, doorbell, streams, orchestrator, accounts, Keyring.parse(secrets_key))
+    blobs = FolderBlobs(folder / "blobs")
+    archive = LogArchive(database, blobs, folder / "spool")
+    logs = LogStreams(database, doorbell, archive, poll_seconds, log_grace_seconds)
+    runs = RunService(
+        database, orchestrator, RunStreams(database, doorbell, poll_seconds), Outlines(), Outputs(database, blobs), logs
+    )
+    servicers = _servicers(folder, database, doorbell, runs, blobs, accounts, Keyring.parse(secrets_key))
     server = ControlPlaneServer(servicers, accounts, ServerOptions(port=0, **options))
     committing = asyncio.create_task(orchestrator.run())
     address = f"127.0.0.1:{await server.start()}"
@@ -299,12 +306,11 @@ def _servicers(
     folder: Path,
     database: Database,
     doorbell: InProcessDoorbell,
-    streams: RunStreams,
-    orchestrator: Orchestrator,
+    runs: RunService,
+    blobs: FolderBlobs,
     accounts: Accounts,
     keys: Keyring | None,
 ) -> list[Service]:
-    blobs = FolderBlobs(folder / "blobs")
     spool = folder / "spool"
     spool.mkdir()
     servicers: list[tuple[Callable[..., None], object]] = [
@@ -313,16 +319,7 @@ def _servicers(
             workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server,
             WorkflowService(database),
         ),
-        (
-            run_service_pb2_grpc.add_RunServiceServicer_to_server,
-            RunService(
-                database,
-                orchestrator,
-                streams,
-                Outlines(),
-                Outputs(database, blobs),
-            ),
-        ),
+        (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
         (
             plugin_service_pb2_grpc.add_PluginServiceServicer_to_server,
             PluginService(database, blobs, spool, OpenStreams(4)),

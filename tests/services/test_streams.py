@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from service_rig import DAG, INVALID_ARGUMENT, NOT_FOUND, UPPERCASE, Caller, Rig, refusal, serve
 
-from towline.v1.run_pb2 import Event, LogLine
+from towline.v1.run_pb2 import Event, LogLine, LogState
+from towline_controlplane.blobs import FolderBlobs
+from towline_controlplane.log_archive import LogArchive
+from towline_controlplane.loops.log_archiving import LogArchiving
 from towline_controlplane.services.log_records import records
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.store import tables
@@ -123,15 +126,18 @@ def test_log_lines_are_read_and_resumed_anywhere(tmp_path: Path) -> None:
     async def scenario(rig: Rig) -> None:
         user = await rig.user("ada")
         run_id, _ = await _with_logs(rig, user)
-        lines = await user.call("RunService/TailLogs", runId=run_id)
+        *lines, end = await user.call("RunService/TailLogs", runId=run_id)
+        assert end.end.attempts == 2
+        assert [each.log.state for each in end.end.incomplete] == [LogState.GROWING] * 2
         assert _texts(lines) == ["a1", "a2", "b1 ü", "", "a4 �"]
         assert [each.line.partial for each in lines] == [False, True, False, False, False]
         assert [each.line.stream for each in lines[:3]] == [LogLine.STDOUT, LogLine.STDERR, LogLine.SYSTEM]
         assert lines[0].line.create_time.ToMicroseconds() == 1732368000123456
         for number, each in enumerate(lines):
-            rest = await user.call("RunService/TailLogs", runId=run_id, cursor=each.cursor)
+            *rest, again = await user.call("RunService/TailLogs", runId=run_id, cursor=each.cursor)
             assert rest == lines[number + 1 :]
-        assert _texts(await user.call("RunService/TailLogs", runId=run_id, nodeId="b")) == ["b1 ü"]
+            assert again.end == end.end
+        assert _texts(await user.call("RunService/TailLogs", runId=run_id, nodeId="b")) == ["b1 ü", ""]
         assert (await refusal(user.call("RunService/TailLogs", runId=run_id, nodeId="z"))).code == NOT_FOUND
 
     serve(tmp_path, scenario)
@@ -144,11 +150,41 @@ def test_a_follower_gets_lines_as_they_come_and_ends_when_all_logs_are_in(tmp_pa
         call = user.open("RunService/TailLogs", runId=run_id, follow=True)
         assert len(await _take(call, 5)) == 5
         rest = asyncio.create_task(_take(call, 10_000))
-        await agent.succeed(first)
-        await agent.succeed(second, log_bytes=200)
+        await agent.succeed(first, log_bytes=92)
+        await agent.succeed(second, log_bytes=51)
         await agent.log(second, 26, b"1732368000123461 O- late\n", final=True)
-        assert _texts(await rest) == ["late"]
+        *lines, end = await rest
+        assert _texts(lines) == ["late"]
+        assert end.end.complete
+        assert end.end.stored_bytes == 92 + 51
         assert await call.code() == grpc.StatusCode.OK
+
+    serve(tmp_path, scenario)
+
+
+def test_a_follower_reads_on_while_what_it_reads_is_archived(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        run_id, (agent, first, second) = await _with_logs(rig, user)
+        (rig.folder / "spool").mkdir(exist_ok=True)
+        archive = LogArchive(rig.database, FolderBlobs(rig.folder / "blobs"), rig.folder / "spool")
+        call = user.open("RunService/TailLogs", runId=run_id, follow=True)
+        seen = await _take(call, 3)
+        await agent.succeed(first, log_bytes=92)
+        assert await LogArchiving(rig.database, archive, 600.0).tick() == 1
+        seen += await _take(call, 2)
+        rest = asyncio.create_task(_take(call, 10_000))
+        await agent.log(second, 26, b"1732368000123461 O- late\n", final=True)
+        await agent.succeed(second, log_bytes=51)
+        *lines, end = await rest
+        assert _texts([*seen, *lines]) == ["a1", "a2", "b1 ü", "", "a4 �", "late"]
+        assert end.end.complete
+        assert await LogArchiving(rig.database, archive, 600.0).tick() == 1
+        for number, each in enumerate(seen):
+            again = await user.call("RunService/TailLogs", runId=run_id, cursor=each.cursor)
+            assert again == [*seen[number + 1 :], *lines, end]
+        step = (await user.call("RunService/GetStep", runId=run_id, nodeId="a")).step
+        assert (step.attempts[0].log.state, step.attempts[0].log.archived) == (LogState.COMPLETE, True)
 
     serve(tmp_path, scenario)
 
@@ -157,10 +193,17 @@ def test_a_follower_does_not_wait_for_logs_that_never_end(tmp_path: Path) -> Non
     async def scenario(rig: Rig) -> None:
         user = await rig.user("ada")
         run_id, (agent, first, second) = await _with_logs(rig, user)
-        await agent.succeed(first)
+        await agent.succeed(first, log_bytes=92)
         await agent.succeed(second, log_bytes=200)
-        lines = await user.call("RunService/TailLogs", runId=run_id, follow=True)
+        *lines, end = await user.call("RunService/TailLogs", runId=run_id, follow=True)
         assert len(lines) == 5
+        assert not end.end.complete
+        (late,) = end.end.incomplete
+        assert (late.node_id, late.log.state, list(late.log.missing)) == (
+            "b",
+            LogState.ARRIVING,
+            [LogState.Gap(start=26, end=200)],
+        )
 
     serve(tmp_path, scenario, log_grace_seconds=0.2)
 

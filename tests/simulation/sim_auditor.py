@@ -202,8 +202,8 @@ class Auditor:
     def _check_transition(self, table: str, key: Any, old: Row, new: Row) -> None:
         legal = new["state"] in _REACHABLE[table][old["state"]]
         self._demand(legal, f"{table} {key}: {old['state']} → {new['state']} is not a transition")
-        if table == "runs" and old["state"] in _TERMINAL[table] and new["state"] not in _TERMINAL[table]:
-            self._cancelled.discard(key)  # a retry begins the run again
+        if table == "runs" and key in self._retried:
+            self._cancelled.discard(key)  # it begins again, perhaps in the commit in which the cancel ended it
         still_ended = old["state"] in _TERMINAL[table] and new["state"] == old["state"]
         again = table != "attempts" and (key if table == "runs" else key[0]) in self._retried
         changed = [name for name in old if old[name] != new[name]] if still_ended and not again else []

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,17 @@ def store(server: S3Server) -> dict[str, Any]:
     }
 
 
+def archived_log(rest: Rest, run_id: str, node_id: str) -> dict[str, Any]:
+    """Returns what is there of the log of a step's first attempt, once it is archived."""
+    gives_up_at = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        log = rest.get(f"/runs/{run_id}/steps/{node_id}")["attempts"][0]["log"]
+        if log["archived"]:
+            return log
+        assert time.monotonic() < gives_up_at, log
+        time.sleep(0.1)
+
+
 async def blobs_are(status: int, installation: Installation) -> None:
     """Returns once the control planes' health says so of their blobs."""
     request = health_pb2.HealthCheckRequest(service=BLOBS_HEALTH)
@@ -82,6 +94,14 @@ def test_replicas_share_files_through_a_bucket(tmp_path: Path, postgres_url: str
             assert events[-1]["type"] == "RUN_SUCCEEDED", events
             found = await asyncio.to_thread(rest.get, f"/runs/{run['id']}/steps/up")
             assert found["output"] == {"text": "X" * 400_000}
+            log = await asyncio.to_thread(archived_log, rest, run["id"], "wide")
+            assert (log["state"], log["verified"]) == ("COMPLETE", True)
+            lines = await asyncio.to_thread(lambda: list(rest.stream(f"/runs/{run['id']}/logs?nodeId=wide")))
+            assert [data["text"] for name, data in lines if name == "line"] == ["about to be wide"]
+            assert lines[-1] == (
+                "end",
+                {"complete": True, "attempts": 1, "storedBytes": log["size"], "incomplete": []},
+            )
             assert SECRET_KEY not in installation.logs()
 
     asyncio.run(scenario())

@@ -31,6 +31,7 @@ MAX_CHUNK_BYTES = 256 * 1024
 MAX_OUTPUT_BYTES = 4 * 1024 * 1024
 _MAX_WANT = 1_000
 MAX_PLUGINS = 256
+_DIGEST_BYTES = 32
 _MAX_TEXT = 8_192
 _MAX_REASON = 256
 _SESSION_ID = re.compile(r"[0-9a-fA-F-]{8,64}")
@@ -253,8 +254,15 @@ def _retry_after_ms(result: agent_service_pb2.AttemptResult) -> int | None:
 
 
 def _usage(result: agent_service_pb2.AttemptResult) -> Usage:
-    used = result.usage
-    return Usage(max(used.peak_memory_bytes, 0), _finite(used.cpu_seconds), max(result.log_bytes, 0))
+    used, log = result.usage, result.log
+    return Usage(
+        peak_memory_bytes=max(used.peak_memory_bytes, 0),
+        cpu_seconds=_finite(used.cpu_seconds),
+        log_bytes=max(result.log_bytes, 0),
+        log_digest=log.sha256.hex() if len(log.sha256) == _DIGEST_BYTES else "",
+        log_dropped_bytes=max(log.dropped_bytes, 0),
+        log_dropped_lines=max(log.dropped_lines, 0),
+    )
 
 
 def _output(text: bytes) -> tuple[str | None, Failure | None]:

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from towline.v1 import agent_pb2, plugin_pb2, run_pb2, sandbox_pb2, user_pb2, workflow_pb2
 from towline_controlplane import model
 from towline_controlplane.json_values import object_of
+from towline_controlplane.log_status import LogStatus
 from towline_controlplane.registry import Plugin, PluginVersion
 from towline_controlplane.requirements import Limits, SandboxLevel
 from towline_controlplane.services import evidence_messages
@@ -106,7 +107,7 @@ def _output(row: model.Run, of_last_steps: Mapping[str, str] | None) -> Value | 
     return None if of_last_steps is None else wire_texts(of_last_steps)
 
 
-def step(row: model.Step, kind: str, execution_key: str, attempts: Iterable[model.Attempt] = ()) -> run_pb2.Step:
+def step(row: model.Step, kind: str, execution_key: str) -> run_pb2.Step:
     """Returns the step; `kind` is what its node calls, `execution_key` names its newest attempt."""
     ready_later = row.state is model.StepState.READY and row.not_before > 0
     return run_pb2.Step(
@@ -121,13 +122,12 @@ def step(row: model.Step, kind: str, execution_key: str, attempts: Iterable[mode
         end_time=timestamp(row.end_time),
         type=kind,
         not_before_time=timestamp(row.not_before) if ready_later else None,
-        attempts=[attempt(each) for each in attempts],
         run_id=row.run_id,
         output_digest=row.output_digest or "",
     )
 
 
-def attempt(row: model.Attempt) -> run_pb2.Attempt:
+def attempt(row: model.Attempt, log: LogStatus) -> run_pb2.Attempt:
     """Returns the attempt without its lease token."""
     return run_pb2.Attempt(
         number=row.number,
@@ -146,7 +146,29 @@ def attempt(row: model.Attempt) -> run_pb2.Attempt:
         epoch=row.epoch,
         evidence=evidence_messages.message(row.evidence),
         memory_limit_mb=row.memory_limit_mb,
+        log=log_state(row, log),
     )
+
+
+def log_state(row: model.Attempt, log: LogStatus) -> run_pb2.LogState:
+    """Returns what is there of the log of an attempt."""
+    missing = [] if log.missing is None else [run_pb2.LogState.Gap(start=log.missing[0], end=log.missing[1] or 0)]
+    return run_pb2.LogState(
+        state=log.condition.value,
+        size=log.size or 0,
+        stored_bytes=log.stored_bytes,
+        missing=missing,
+        dropped_bytes=row.usage.log_dropped_bytes,
+        dropped_lines=row.usage.log_dropped_lines,
+        sha256=row.usage.log_digest,
+        verified=log.verified,
+        archived=log.archived,
+    )
+
+
+def attempt_log(row: model.Attempt, log: LogStatus) -> run_pb2.AttemptLog:
+    """Returns what is there of a log, by its attempt."""
+    return run_pb2.AttemptLog(node_id=row.node_id, attempt=row.number, log=log_state(row, log))
 
 
 def failure(row: model.Failure | None) -> run_pb2.Failure | None:

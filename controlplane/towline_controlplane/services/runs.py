@@ -26,6 +26,7 @@ from towline_controlplane.services.callers import Context, current_user, visible
 from towline_controlplane.services.checks import found, refuse, wrong_labels, wrong_text
 from towline_controlplane.services.config_schemas import wrong_input
 from towline_controlplane.services.explanations import explanation_message, situation_of
+from towline_controlplane.services.log_streams import LogStreams, statuses
 from towline_controlplane.services.outlines import Outline, Outlines
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.run_streams import RunStreams
@@ -78,6 +79,7 @@ class RunService:
     streams: RunStreams
     outlines: Outlines
     outputs: Outputs
+    logs: LogStreams
 
     async def StartRun(self, request: pb.StartRunRequest, _context: Context) -> pb.StartRunResponse:
         """Starts a run; answered once it is committed."""
@@ -189,7 +191,9 @@ class RunService:
             run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
             step = found(runs.get_step(tx, run.id, request.node_id), "step", request.node_id)
             message = self._step(tx, run, step)
-            message.attempts.extend(convert.attempt(row) for row in runs.list_attempts(tx, run.id, step.node_id))
+            attempts = runs.list_attempts(tx, run.id, step.node_id)
+            logs = statuses(tx, run.id, attempts)
+            message.attempts.extend(convert.attempt(row, log) for row, log in zip(attempts, logs, strict=True))
             return message, Output(step.output, step.output_digest)
 
         message, output = await self.database.read(read)
@@ -215,7 +219,7 @@ class RunService:
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         """Streams log lines, with `follow` until the run has ended."""
-        async for response in self.streams.tail(request, context):
+        async for response in self.logs.tail(request, context):
             yield response
 
     async def _text(self, node_id: str, stored: Output) -> str:

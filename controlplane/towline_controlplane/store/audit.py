@@ -115,15 +115,17 @@ RUN_RULES = (
             "SELECT run_id, '', place, arrival FROM ("
             " SELECT c.run_id, c.arrival, row_number() OVER (PARTITION BY c.run_id ORDER BY c.arrival) AS place"
             " FROM log_chunks c WHERE c.run_id IN {ids}) AS numbered WHERE arrival <> place"
+            " AND NOT EXISTS (SELECT 1 FROM attempt_logs l WHERE l.run_id = numbered.run_id AND l.archived_size > 0)"
         ),
     ),
     Rule(
         "I14",
         "log chunks counted in run_logs",
         Statement(
-            "SELECT l.run_id, '', (SELECT count(*) FROM log_chunks c WHERE c.run_id = l.run_id), l.chunks"
-            " FROM run_logs l WHERE l.run_id IN {ids}"
-            " AND l.chunks <> (SELECT count(*) FROM log_chunks c WHERE c.run_id = l.run_id)"
+            "SELECT run_id, '', found, chunks FROM (SELECT l.run_id, l.chunks,"
+            " (SELECT count(*) FROM log_chunks c WHERE c.run_id = l.run_id)"
+            " + (SELECT coalesce(sum(a.archived_chunks), 0) FROM attempt_logs a WHERE a.run_id = l.run_id) AS found"
+            " FROM run_logs l WHERE l.run_id IN {ids}) AS counted WHERE chunks <> found"
         ),
     ),
     Rule(
@@ -131,30 +133,40 @@ RUN_RULES = (
         "start of a log chunk behind the one before it",
         Statement(
             "SELECT run_id, node_id, expected, start FROM ("
-            " SELECT c.run_id, c.node_id, c.start, coalesce(sum(length(c.data)) OVER ("
+            " SELECT c.run_id, c.node_id, c.start, coalesce(l.archived_size, 0) + coalesce(sum(length(c.data)) OVER ("
             " PARTITION BY c.run_id, c.node_id, c.attempt ORDER BY c.arrival"
             " ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS expected"
-            " FROM log_chunks c WHERE c.run_id IN {ids}) AS placed WHERE start <> expected"
+            " FROM log_chunks c LEFT JOIN attempt_logs l"
+            " ON l.run_id = c.run_id AND l.node_id = c.node_id AND l.attempt = c.attempt"
+            " WHERE c.run_id IN {ids}) AS placed WHERE start <> expected"
         ),
     ),
     Rule(
         "I14",
         "bytes of the log in its chunks",
         Statement(
-            "SELECT stored.run_id, stored.node_id, stored.bytes, l.size FROM ("
+            "SELECT stored.run_id, stored.node_id, stored.bytes, l.size - l.archived_size FROM ("
             " SELECT c.run_id, c.node_id, c.attempt, sum(length(c.data)) AS bytes"
             " FROM log_chunks c WHERE c.run_id IN {ids} GROUP BY c.run_id, c.node_id, c.attempt) AS stored"
             " LEFT JOIN attempt_logs l ON l.run_id = stored.run_id AND l.node_id = stored.node_id"
-            " AND l.attempt = stored.attempt WHERE l.size IS NULL OR l.size <> stored.bytes"
+            " AND l.attempt = stored.attempt WHERE l.size IS NULL OR l.size - l.archived_size <> stored.bytes"
         ),
     ),
     Rule(
         "I14",
         "chunks of a log that has bytes",
         Statement(
-            "SELECT l.run_id, l.node_id, l.size, 0 FROM attempt_logs l WHERE l.run_id IN {ids} AND l.size > 0"
-            " AND NOT EXISTS (SELECT 1 FROM log_chunks c"
+            "SELECT l.run_id, l.node_id, l.size, 0 FROM attempt_logs l WHERE l.run_id IN {ids}"
+            " AND l.size > l.archived_size AND NOT EXISTS (SELECT 1 FROM log_chunks c"
             " WHERE c.run_id = l.run_id AND c.node_id = l.node_id AND c.attempt = l.attempt)"
+        ),
+    ),
+    Rule(
+        "I14",
+        "object of an archived log",
+        Statement(
+            "SELECT l.run_id, l.node_id, l.object_digest, l.archived_size FROM attempt_logs l WHERE l.run_id IN {ids}"
+            " AND ((l.object_digest IS NULL) <> (l.archived_size = 0) OR l.archived_size > l.size)"
         ),
     ),
     Rule(

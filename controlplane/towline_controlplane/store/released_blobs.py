@@ -28,10 +28,12 @@ def note_use(tx: Transaction, digests: Collection[str]) -> None:
 
 
 def release(tx: Transaction, run_id: str) -> None:
-    """Notes the blobs that the steps of a run refer to, before they are deleted."""
-    steps = tables.steps.c
-    query = select(steps.output_digest).where(steps.run_id == run_id, steps.output_digest.is_not(None)).distinct()
-    note_use(tx, [digest for digest in tx.connection.scalars(query) if digest is not None])
+    """Notes the blobs that the steps and logs of a run refer to, before they are deleted."""
+    steps, logs = tables.steps.c, tables.attempt_logs.c
+    outputs = select(steps.output_digest).where(steps.run_id == run_id, steps.output_digest.is_not(None)).distinct()
+    objects = select(logs.object_digest).where(logs.run_id == run_id, logs.object_digest.is_not(None)).distinct()
+    found = [*tx.connection.scalars(outputs), *tx.connection.scalars(objects)]
+    note_use(tx, [digest for digest in found if digest is not None])
 
 
 def condemn(tx: Transaction, noted_before: int, condemned_before: int, limit: int) -> list[str]:
@@ -58,7 +60,9 @@ def forget(tx: Transaction, digests: Collection[str]) -> None:
 
 
 def _used(tx: Transaction, digests: Collection[str]) -> set[str]:
-    steps, versions = tables.steps.c, tables.plugin_versions.c
+    steps, versions, logs = tables.steps.c, tables.plugin_versions.c, tables.attempt_logs.c
     by_steps = select(steps.output_digest).where(steps.output_digest.in_(digests), steps.output_digest.is_not(None))
     by_plugins = select(versions.digest).where(versions.digest.in_(digests))
-    return {*tx.connection.scalars(by_steps), *tx.connection.scalars(by_plugins)} - {None}
+    by_logs = select(logs.object_digest).where(logs.object_digest.in_(digests), logs.object_digest.is_not(None))
+    queries = (by_steps, by_plugins, by_logs)
+    return {digest for query in queries for digest in tx.connection.scalars(query) if digest is not None}

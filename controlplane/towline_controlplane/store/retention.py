@@ -29,6 +29,7 @@ OWNED: tuple[tuple[Table, int], ...] = (
     (tables.run_inputs, 1),
 )
 """What a run owns, in the order of its deletion, and how many rows of it go at a time."""
+_WITH_BLOBS = (tables.attempt_logs, tables.steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,7 @@ def delete_batch(tx: Transaction) -> Deleted | None:
     if run_id is None:
         return None
     for table, most in OWNED:
-        if table is tables.steps:
+        if table in _WITH_BLOBS:
             released_blobs.release(tx, run_id)
         if rows := _delete_some(tx, table, run_id, most):
             return Deleted(rows)

@@ -139,18 +139,18 @@ def _failure(kind: str, **values: Any) -> Failure:
     return Failure(FailureClass(kind), **values)
 
 
+_USED = tuple(each.name for each in fields(Usage))
+_ALWAYS_USED = frozenset({"peak_memory_bytes", "cpu_seconds", "log_bytes"})
+
+
 def _usage_to_json(usage: Usage) -> str:
-    return to_json(
-        {
-            "peak_memory_bytes": usage.peak_memory_bytes,
-            "cpu_seconds": usage.cpu_seconds,
-            "log_bytes": usage.log_bytes,
-        }
-    )
+    values = {name: getattr(usage, name) for name in _USED}
+    return to_json({name: value for name, value in values.items() if value or name in _ALWAYS_USED})
 
 
 def _usage_from_json(text: str) -> Usage:
-    return Usage(**json.loads(text))
+    # A later release may know more of an attempt.
+    return Usage(**{name: value for name, value in json.loads(text).items() if name in _USED})
 
 
 def _evidence_to_json(evidence: Evidence | None) -> str | None:

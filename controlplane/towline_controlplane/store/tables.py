@@ -6,10 +6,8 @@ nothing but the run, so that it can be distributed and dropped by run. An index 
 
 from sqlalchemy import (
     CheckConstraint,
-    Column,
     ForeignKeyConstraint,
     Index,
-    LargeBinary,
     PrimaryKeyConstraint,
     Table,
     UniqueConstraint,
@@ -18,11 +16,12 @@ from sqlalchemy import (
 )
 
 from towline_controlplane.model import AttemptState, Role, RunState, StepState
-from towline_controlplane.store import agent_tables, columns, plugin_tables, secret_tables
+from towline_controlplane.store import agent_tables, columns, log_tables, plugin_tables, secret_tables
 from towline_controlplane.store.columns import big, count, ended, flag, metadata, of_run, one_of, partial, text_column
 
 plugins, plugin_versions = plugin_tables.plugins, plugin_tables.plugin_versions
 secrets, secret_grants = secret_tables.secrets, secret_tables.secret_grants
+run_logs, attempt_logs, log_chunks = log_tables.run_logs, log_tables.attempt_logs, log_tables.log_chunks
 
 CLAIMABLE = "state = 'READY' AND NOT held"
 DELAYED = f"{CLAIMABLE} AND not_before > 0"
@@ -287,40 +286,3 @@ events = Table(
     of_run(),
     sqlite_with_rowid=False,
 )
-
-# How many chunks a run has: its row is the lock under which they are numbered.
-run_logs = Table(
-    "run_logs",
-    metadata,
-    text_column("run_id"),
-    big("chunks"),
-    PrimaryKeyConstraint("run_id"),
-    of_run(),
-)
-
-attempt_logs = Table(
-    "attempt_logs",
-    metadata,
-    text_column("run_id"),
-    text_column("node_id"),
-    count("attempt"),
-    big("size"),
-    flag("final"),
-    PrimaryKeyConstraint("run_id", "node_id", "attempt"),
-    of_run(),
-)
-
-log_chunks = Table(
-    "log_chunks",
-    metadata,
-    text_column("run_id"),
-    big("arrival"),
-    text_column("node_id"),
-    count("attempt"),
-    big("start"),
-    Column("data", LargeBinary, nullable=False),
-    PrimaryKeyConstraint("run_id", "arrival"),
-    of_run(),
-)
-# read_chunks of one node
-Index("log_chunks_by_node", log_chunks.c.run_id, log_chunks.c.node_id, log_chunks.c.arrival)
