@@ -1,9 +1,9 @@
 """Server streams as server-sent events.
 
-A message is one event: `id` is its cursor, `event` the name of its payload field (`event`, `line`), `data` the payload
-as JSON. A stream that is complete closes with `event: end`, whose data is the field `end` of its last message if it has
-one; one that fails, with `event: error` and the usual error
-body. When the gateway stops, the stream just breaks off, and the client goes on elsewhere with `Last-Event-ID`.
+A message is one event, or several in its field `batch`: `id` is its cursor, `event` the name of its payload field
+(`event`, `line`), `data` the payload as JSON. A stream that is complete closes with `event: end`, whose data is the
+field `end` of its last message if it has one; one that fails, with `event: error` and the usual error body. When the
+gateway stops, the stream just breaks off, and the client goes on elsewhere with `Last-Event-ID`.
 Nothing is sent before the control plane has accepted the call, so that a refusal keeps its HTTP status.
 """
 
@@ -31,7 +31,7 @@ _REFUSAL_SECONDS: Final = 0.1
 
 _OPENING: Final = b"retry: 1000\n\n"
 _HEARTBEAT: Final = b": still here\n\n"
-_NOT_PAYLOAD: Final = ("cursor", "end")
+_NOT_PAYLOAD: Final = ("cursor", "end", "batch")
 _HEADERS: Final = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
 Call = grpc.aio.UnaryStreamCall[Any, Any]
@@ -143,7 +143,7 @@ class EventStream:
                 if _has_end(message):
                     end = encode(message.end)
                 else:
-                    yield self._frame(message)
+                    yield b"".join(map(self._frame, getattr(message, "batch", ()) or (message,)))
                 self._reading = asyncio.ensure_future(self._call.read())
         except Exception as error:  # noqa: BLE001 - whatever it is, the reader is told by an event
             yield self._failure(error)

@@ -272,8 +272,9 @@ class RunCalls:
         async for answer in self._transport.follow(request, run_service_pb2.TailLogsResponse):
             if answer.HasField("end"):
                 on_end(answer.end)
-            else:
-                yield answer.line
+            for each in answer.batch or (answer,):
+                if each.HasField("line"):
+                    yield each.line
 
 
 @dataclass(frozen=True, slots=True)

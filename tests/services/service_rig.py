@@ -113,6 +113,13 @@ class Refused(Exception):
         return self.code, self.message, self.reason, tuple(self.violations.items())
 
 
+async def unrolled(call: Any) -> AsyncGenerator[Any]:
+    """Yields the answers of a stream, those of a batch one by one."""
+    async for answer in call:
+        for each in getattr(answer, "batch", ()) or (answer,):
+            yield each
+
+
 @dataclass(slots=True)
 class Caller:
     """Calls methods by their name (`RunService/GetRun`) with one credential; requests are JSON-like."""
@@ -126,7 +133,7 @@ class Caller:
         method = METHODS[name]
         try:
             call = self.open(name, request, **fields)
-            return [each async for each in call] if method.server_streaming else await call
+            return [each async for each in unrolled(call)] if method.server_streaming else await call
         except aio.AioRpcError as error:
             raise Refused(error) from None
 
@@ -274,7 +281,7 @@ async def control_plane(
     runs = RunService(
         database, orchestrator, RunStreams(database, doorbell, poll_seconds), Outlines(), Outputs(database, blobs), logs
     )
-    servicers = _servicers(folder, database, doorbell, runs, blobs, accounts, Keyring.parse(secrets_key))
+    servicers = _servicers(folder, database, doorbell, orchestrator, runs, blobs, accounts, Keyring.parse(secrets_key))
     server = ControlPlaneServer(servicers, accounts, ServerOptions(port=0, **options))
     committing = asyncio.create_task(orchestrator.run())
     address = f"127.0.0.1:{await server.start()}"
@@ -306,6 +313,7 @@ def _servicers(
     folder: Path,
     database: Database,
     doorbell: InProcessDoorbell,
+    orchestrator: Orchestrator,
     runs: RunService,
     blobs: FolderBlobs,
     accounts: Accounts,

@@ -10,7 +10,7 @@ import pytest
 from grpc import aio
 from hypothesis import given
 from hypothesis import strategies as st
-from service_rig import DAG, INVALID_ARGUMENT, NOT_FOUND, UPPERCASE, Caller, Rig, refusal, serve
+from service_rig import DAG, INVALID_ARGUMENT, NOT_FOUND, UPPERCASE, Caller, Rig, refusal, serve, unrolled
 
 from towline.v1.run_pb2 import Event, LogLine, LogState
 from towline_controlplane.blobs import FolderBlobs
@@ -28,7 +28,7 @@ async def _run(caller: Caller, dag: Any = DAG) -> str:
 
 async def _take(call: Any, count: int) -> list[Any]:
     taken: list[Any] = []
-    async for each in call:
+    async for each in unrolled(call):
         taken.append(each)
         if len(taken) == count:
             break

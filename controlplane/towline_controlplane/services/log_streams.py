@@ -5,7 +5,7 @@ answer says whether the logs are complete, or what is missing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -24,11 +24,12 @@ from towline_controlplane.services.log_records import records
 from towline_controlplane.services.pages import decode_token, encode_token
 from towline_controlplane.store import log_archives, logs, runs
 from towline_controlplane.store.database import Database, Transaction
-from towline_controlplane.store.logs import LogPosition
+from towline_controlplane.store.logs import LogChunk, LogPosition
 
 GIVE_UP_SECONDS: Final = 600.0
 """So long after the end of an attempt the rest of its log is expected."""
 _LOG_BYTES: Final = 256 * 1024
+_LINES_AT_ONCE: Final = 250
 _STEPS_WATCHED: Final = 200
 _STEPS_AT_ONCE: Final = 500
 _INCOMPLETE_NAMED: Final = 100
@@ -58,11 +59,10 @@ class LogStreams:
                 look, is_over = await self._look(run_id, node_id, position)
                 chunks = await log_reader.read(self.archive, look, _LOG_BYTES)
                 for chunk in chunks:
-                    for record in records(chunk.data):
-                        position = chunk.position(record.end)
-                        token = encode_token((position.arrival, position.used), *query)
-                        line = convert.log_line(chunk.node_id, chunk.attempt, record)
-                        yield pb.TailLogsResponse(line=line, cursor=token)
+                    position = chunk.position(len(chunk.data))
+                    for batch in _batches(chunk, query):
+                        token = batch[-1].cursor
+                        yield batch[0] if len(batch) == 1 else pb.TailLogsResponse(batch=batch, cursor=token)
                 if chunks:
                     patience.renew()
                 elif all_in:
@@ -120,6 +120,20 @@ class LogStreams:
             if listed.last is None:
                 return end
             position = listed.last
+
+
+def _batches(chunk: LogChunk, query: tuple[str, ...]) -> Iterator[list[pb.TailLogsResponse]]:
+    """Yields the lines of a chunk, each with the cursor behind it, so many at a time that others get their turn."""
+    batch: list[pb.TailLogsResponse] = []
+    for record in records(chunk.data):
+        position = chunk.position(record.end)
+        token = encode_token((position.arrival, position.used), *query)
+        batch.append(pb.TailLogsResponse(line=convert.log_line(chunk.node_id, chunk.attempt, record), cursor=token))
+        if len(batch) == _LINES_AT_ONCE:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
 class _Patience:
