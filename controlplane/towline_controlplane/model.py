@@ -1,8 +1,8 @@
 """The nouns of the control plane: frozen rows and state enums, with one meaning each.
 
 Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports nothing of
-ours but how rows are made, how attempts die and what steps may ask for. The registry of plugins has its nouns in
-`registry`.
+ours but how rows are made, how attempts die, what they use and what steps may ask for. The registry of plugins has its
+nouns in `registry`.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from enum import StrEnum
 from towline_controlplane.evidence import Evidence
 from towline_controlplane.frozen import frozen
 from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
+from towline_controlplane.usage import Usage
 
 
 class RunState(StrEnum):
@@ -140,21 +141,6 @@ class Failure:
     code: str
     message: str
     cause: str = ""
-
-
-@frozen
-class Usage:
-    """What an attempt used."""
-
-    peak_memory_bytes: int = 0
-    cpu_seconds: float = 0.0
-    log_bytes: int = 0
-    """Size of its log in all, which may still be on its way."""
-    log_digest: str = ""
-    """SHA-256 of its log in hex, as the agent sent it; empty if it did not say."""
-    log_dropped_bytes: int = 0
-    """Output beyond the limit of the log."""
-    log_dropped_lines: int = 0
 
 
 @frozen
