@@ -117,6 +117,7 @@ class Agent:
         self._session = Session(clock, self._introduce)
         self._intake = Intake(options.info.slots, self._holdings, free_memory, clock)
         self._outbox = Outbox(ResultSpool(options.state_dir / "results"), clock)
+        self._holdings.take_over(self._outbox.leases)
         self._logs = LogSpool(options.state_dir / "logs", clock)
         self._log_stream = LogStream(control_plane, self._session, clock)
         self._bundles = Bundles(

@@ -138,7 +138,7 @@ class Attempts:
         attempt = self._holdings.get(key)
         if attempt is not None:
             attempt.apply(Event.VERDICT)
-            self._holdings.remove(key)
+        self._holdings.remove(key)
         self.concluded()
 
     def abandon(self) -> None:

@@ -87,6 +87,8 @@ class Holdings:
         self._unconfirmed = unconfirmed
         self._lock = threading.Lock()
         self._attempts: dict[str, Attempt] = {}
+        self._left: dict[str, HeldAttempt] = {}
+        """What an earlier process has left to be reported."""
         self._starts: dict[str, _Start] = {}
         self._timer: Timer | None = None
         self._confirmations = Confirmations(clock, unconfirmed, self._lapse)
@@ -117,10 +119,16 @@ class Holdings:
         self._expect_confirmation(CONFIRM_SECONDS)
         return attempt
 
+    def take_over(self, leases: Iterable[Lease]) -> None:
+        """Holds what an earlier process on this state folder has finished and could not report."""
+        with self._lock:
+            self._left |= {lease_key(lease): HeldAttempt(lease=lease, phase=HeldAttempt.REPORTING) for lease in leases}
+
     def remove(self, key: str) -> None:
         """Forgets an attempt that is done."""
         with self._lock:
             self._attempts.pop(key, None)
+            self._left.pop(key, None)
         self._starts.pop(key, None)
         self._confirmations.acknowledge((key,))
 
@@ -147,7 +155,8 @@ class Holdings:
         """What a Sync says is held, by key; for any thread."""
         with self._lock:
             attempts = [(attempt, attempt.phase) for attempt in self._attempts.values()]
-        return {
+            left = dict(self._left)
+        return left | {
             attempt.key: HeldAttempt(lease=attempt.offer.lease, phase=_WIRE_PHASES[phase], frozen=attempt.frozen)
             for attempt, phase in attempts
             if phase in _WIRE_PHASES

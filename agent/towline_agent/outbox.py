@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import structlog
 
-from towline.v1.agent_service_pb2 import AttemptResult
+from towline.v1.agent_service_pb2 import AttemptResult, Lease
 from towline_agent.clock import Clock, Signal
 from towline_agent.outcomes import invalid_output
 from towline_agent.spool import ResultSpool
@@ -36,6 +36,11 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    @property
+    def leases(self) -> list[Lease]:
+        """Of all that waits."""
+        return [result.lease for result in self._waiting.values()]
 
     async def keep(self, key: str, result: AttemptResult) -> None:
         """Puts a result on disk, in the room kept for it if there is no other; else it stays in memory, and says so."""

@@ -1,11 +1,12 @@
 """Sessions of agents: which process speaks for an agent, and until when it is believed to be alive."""
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
 from towline_controlplane.errors import SessionReplaced, Unavailable
-from towline_controlplane.model import AgentRecord
+from towline_controlplane.model import AgentRecord, Lease
 from towline_controlplane.store import agents, leases, rotation
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Database, Transaction
@@ -29,15 +30,22 @@ class Sessions:
         """How often an agent renews: several times within a lease, and often enough that a cancel arrives soon."""
         return min(self.lease_seconds / 6, 2.0)
 
-    async def open(self, agent: AgentRecord, session_id: str, info: SessionInfo) -> None:
+    async def open(self, agent: AgentRecord, session_id: str, info: SessionInfo, kept: Collection[Lease] = ()) -> None:
         """Makes the session the agent's only one; raises Unavailable while a later one may be alive.
+
+        What the agent has `kept` from earlier sessions, as results that nobody has taken yet, goes over to this one.
 
         The ids of sessions rise, so that a message of a process that is gone, late or repeated, does not take the
         agent from the one that followed it.
         """
-        if not await self.database.write(
-            lambda tx: agents.open_session(tx, agent.id, session_id, info, self._expire_time(tx))
-        ):
+
+        def work(tx: Transaction) -> bool:
+            opened = agents.open_session(tx, agent.id, session_id, info, self._expire_time(tx))
+            if opened:
+                leases.adopt_many_if_leased(tx, agent.id, session_id, kept)
+            return opened
+
+        if not await self.database.write(work):
             raise Unavailable(
                 f"another process runs with this agent's credential, on host {agent.hostname!r}; its lease is not over"
             )

@@ -43,6 +43,20 @@ def test_starts_of_a_message_that_failed_are_told_again_if_still_held() -> None:
     assert [lease.node_id for lease in holdings.take_starts()] == ["a"]
 
 
+def test_what_an_earlier_process_has_left_is_held_until_it_is_answered() -> None:
+    holdings = Holdings(FakeClock(), lambda: None)
+    left, own = make_offer("left").lease, make_offer("own")
+    holdings.take_over([left])
+    holdings.add(own, 1000.0)
+    assert {held.lease.node_id: held.phase for held in holdings.snapshot().values()} == {
+        "left": HeldAttempt.REPORTING,
+        "own": HeldAttempt.PREPARING,
+    }
+    assert (len(holdings), [lease.node_id for lease in holdings.take_starts()]) == (1, ["own"])
+    holdings.remove(lease_key(left))
+    assert holdings.snapshot().keys() == {lease_key(own.lease)}
+
+
 def test_a_result_confirms_its_own_start() -> None:
     holdings = Holdings(FakeClock(), lambda: None)
     attempt = holdings.add(make_offer("a"), 1000.0)

@@ -70,6 +70,15 @@ def test_a_session_replaces_the_one_before(store: Store) -> None:
     )
 
 
+def test_sessions_named_at_random_replace_one_another_in_any_order(store: Store) -> None:
+    greater, smaller = "ffffffff-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000000"
+    ordered = "01a21f54-22b6-78cb-b884-98fb84141071"
+    store.write(add_agent)
+    for session_id in (ordered, greater, smaller, greater, ordered, smaller, ordered):
+        assert store.write(agents.open_session, "agent-1", session_id, INFO, store.clock.now + 5_000), session_id
+    assert not store.write(agents.open_session, "agent-1", ordered.replace("01", "00", 1), INFO, 9_000_000)
+
+
 def test_an_earlier_session_comes_back_only_when_the_lease_of_the_later_one_is_over(store: Store) -> None:
     store.write(add_agent)
     now = store.clock.now

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_samples import Store, a_run, a_step, add_lease, add_run
 
-from towline_controlplane.model import AttemptState, Step, StepState
+from towline_controlplane.model import AttemptState, Lease, Step, StepState
 from towline_controlplane.store import leases, runs
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.leases import OpenLease
@@ -210,6 +210,26 @@ def test_leases_of_other_sessions_are_those_of_the_same_agent(store: Store) -> N
     store.write(add_lease, "run-1", "b", session_id="session-new")
     store.write(add_lease, "run-1", "c", session_id="session-old", agent_id="agent-2")
     assert store.read(leases.leases_of_other_sessions, "agent-1", "session-new") == [old]
+
+
+def test_what_an_agent_has_kept_goes_over_to_its_new_session_if_the_lease_is_its_own(store: Store) -> None:
+    store.write(add_run, steps=tuple(a_step(node_id=node) for node in "abcde"))
+    kept = store.write(add_lease, "run-1", "a", session_id="old", token_hash="hash of a")
+    others = [
+        store.write(add_lease, "run-1", node, session_id="old", token_hash=f"hash of {node}", **fields)
+        for node, fields in {"b": {}, "c": {"agent_id": "agent-2"}, "d": {}, "e": {}}.items()
+    ]
+    ended = replace(others[-1], state=AttemptState.FAILED, end_time=store.clock.now)
+    store.write(runs.save_changes, attempts=[ended])
+    presented = [Lease(a.run_id, a.node_id, a.number, a.epoch, a.token_hash, "agent-1") for a in (kept, *others)]
+    wrong = replace(presented[1], token_hash="guessed"), replace(presented[3], epoch=7)
+    store.write(
+        leases.adopt_many_if_leased, "agent-1", "new", [presented[0], wrong[0], presented[2], wrong[1], presented[4]]
+    )
+    held = [lease.attempt for lease in store.read(leases.open_leases, "agent-1")]
+    assert {attempt.node_id: attempt.session_id for attempt in held} == {"a": "new", "b": "old", "d": "old"}
+    assert [each.session_id for each in store.read(runs.list_attempts, "run-1", "e")] == ["old"]
+    assert [lease.attempt.session_id for lease in store.read(leases.open_leases, "agent-2")] == ["old"]
 
 
 def test_timers_are_those_of_delayed_ready_steps_the_earliest_first(store: Store) -> None:

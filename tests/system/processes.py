@@ -64,8 +64,11 @@ class Installation:
         ready = await self._start(name, "gateway", {"HTTP_PORT": "0", "TOWLINE_SERVER": self.servers(name)})
         self.http = ready["address"]
 
-    async def start_agent(self, name: str = "agent-1", **settings: str) -> None:
-        """Starts an agent, a client of all control planes there are now; after a kill it comes back under its name."""
+    async def start_agent(self, name: str = "agent-1", *, python: str = sys.executable, **settings: str) -> None:
+        """Starts an agent, a client of all control planes there are now; after a kill it comes back under its name.
+
+        `python` is the interpreter of its installation.
+        """
         environment = {
             "TOWLINE_SERVER": self.servers(name),
             "TOWLINE_AGENT_NAME": name,
@@ -75,7 +78,7 @@ class Installation:
             "TOWLINE_AGENT_SANDBOX": "L0",
             **settings,
         }
-        await self._start(name, "agent", environment)
+        await self._start(name, "agent", environment, python)
 
     def servers(self, client: str) -> str:
         """Returns the addresses at which a client finds the control planes."""
@@ -155,8 +158,10 @@ class Installation:
             file.write_text(secrets.token_urlsafe(32))
         return file
 
-    async def _start(self, name: str, part: str, settings: Mapping[str, str]) -> dict[str, Any]:
-        command = (sys.executable, "-P", "-m", f"towline_{part}")
+    async def _start(
+        self, name: str, part: str, settings: Mapping[str, str], python: str = sys.executable
+    ) -> dict[str, Any]:
+        command = (python, "-P", "-m", f"towline_{part}")
         spec = ChildSpec(name, command, self.folder / f"{name}.ready", self.folder / f"{name}.log")
         child = self.parts[name] = Child(spec)
         environment = self.environments[name] = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **settings}

@@ -43,7 +43,6 @@ _ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
 _FAILURE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 _NO_CONFIG = compile_template({})
 _DEFAULT_RETRY = RetryPolicy()
-_ASKS_NOTHING: tuple[object, ...] = (None, False, 0, "", [], {})
 _ASKS_THE_USUAL: Mapping[str, tuple[object, ...]] = {"weight": (1,), "network": (Network.FULL, "NETWORK_UNSPECIFIED")}
 
 
@@ -84,7 +83,9 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
 
 def _protocol_version(fields: Fields, plugin: PluginRef | None) -> int:
     """Returns the oldest version that knows all that the node, or its plugin for it, asks for."""
-    asks = {name: fields.raw(name) not in (*_ASKS_NOTHING, *_ASKS_THE_USUAL.get(name, ())) for name in KNOWN_SINCE}
+    asks = {
+        name: bool(fields.raw(name)) and fields.raw(name) not in _ASKS_THE_USUAL.get(name, ()) for name in KNOWN_SINCE
+    }
     if plugin is not None:
         asks["network"] |= plugin.network is Network.NONE
         asks["secrets"] |= bool(plugin.secrets)

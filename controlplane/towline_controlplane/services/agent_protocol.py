@@ -110,7 +110,8 @@ class AgentProtocol(AgentServiceServicer):
         agent = current_agent()
         messages.check_session_id(request.session_id)
         if request.HasField("info"):
-            await self.sessions.open(agent, request.session_id, messages.session_info(request.info))
+            kept = messages.leases((each.lease for each in request.held), agent)
+            await self.sessions.open(agent, request.session_id, messages.session_info(request.info), kept)
             await self.lease_expiry.withdraw_earlier_sessions(agent.id, request.session_id)
         else:
             _in_session(request.session_id)

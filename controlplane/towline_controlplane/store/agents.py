@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, update
 
 from towline_controlplane import protocol_versions
 from towline_controlplane.errors import AlreadyExists
@@ -16,6 +16,8 @@ from towline_controlplane.store.leases import held_attempts
 from towline_controlplane.store.rows import AGENT, insert_if_absent, to_json
 from towline_controlplane.store.statements import Statement, as_json, listed
 
+_UNORDERED = "________-____-4%"
+"""A UUID of version 4."""
 _COLUMNS = AGENT.columns(tables.agents)
 _HELD_OPEN = (tables.attempts.c.end_time.is_(None)) & (tables.attempts.c.agent_id == tables.agents.c.id)
 _HELD = select(func.count()).select_from(held_attempts()).where(_HELD_OPEN)
@@ -98,7 +100,8 @@ def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionI
     """Makes a session the agent's only one, or renews it with new info.
 
     False if there is no such agent, or if its session has a lease that is not over, and a greater id or another host: a
-    process that comes back may take its own place, and nobody else's.
+    process that comes back may take its own place, and nobody else's. Agents of the first release named their sessions
+    at random: their ids say nothing of which is the later one.
     """
     values = asdict(info) | {
         "labels": to_json(dict(info.labels)),
@@ -108,7 +111,10 @@ def open_session(tx: Transaction, agent_id: str, session_id: str, info: SessionI
         "session_id": session_id,
     }
     agents = tables.agents.c
-    own_earlier = and_(agents.session_id <= session_id, agents.hostname.in_(("", info.hostname)))
+    later = or_(
+        agents.session_id <= session_id, agents.session_id.like(_UNORDERED), literal(session_id).like(_UNORDERED)
+    )
+    own_earlier = and_(later, agents.hostname.in_(("", info.hostname)))
     earlier = or_(agents.session_id.is_(None), own_earlier, agents.lease_expire_time <= tx.now)
     return _renew(tx, lease_expire_time, (agents.id == agent_id, earlier), values)
 

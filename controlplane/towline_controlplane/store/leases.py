@@ -10,9 +10,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_, select, text
+from sqlalchemy import ColumnElement, FromClause, and_, select, text, update
 
-from towline_controlplane.model import Attempt, Step, StepState
+from towline_controlplane.model import Attempt, Lease, Step, StepState
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import ATTEMPT
@@ -181,6 +181,18 @@ def leases_of_other_sessions(tx: Transaction, agent_id: str, session_id: str) ->
         .where(attempts.end_time.is_(None), attempts.agent_id == agent_id, attempts.session_id != session_id)
     )
     return ATTEMPT.all(tx.connection, query)
+
+
+def adopt_many_if_leased(tx: Transaction, agent_id: str, session_id: str, presented: Iterable[Lease]) -> None:
+    """Makes attempts of an agent part of its session `session_id`, those only whose lease is presented."""
+    attempts = tables.attempts.c
+    for lease in sorted(presented, key=lambda lease: (lease.run_id, lease.node_id, lease.attempt)):
+        guard = (
+            *(attempts.run_id == lease.run_id, attempts.node_id == lease.node_id, attempts.number == lease.attempt),
+            *(attempts.epoch == lease.epoch, attempts.token_hash == lease.token_hash),
+            *(attempts.agent_id == agent_id, attempts.end_time.is_(None)),
+        )
+        tx.connection.execute(update(tables.attempts).where(*guard).values(session_id=session_id))
 
 
 def due_after(tx: Transaction, after: int, limit: int) -> list[tuple[int, str]]:
