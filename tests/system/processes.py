@@ -38,6 +38,8 @@ class Installation:
     environments: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
     control_planes: dict[str, str] = field(default_factory=dict[str, str])
     http: str = ""
+    python: str = sys.executable
+    """The interpreter of what is started, unless told otherwise."""
     _stopped: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
     @property
@@ -64,10 +66,10 @@ class Installation:
         ready = await self._start(name, "gateway", {"HTTP_PORT": "0", "TOWLINE_SERVER": self.servers(name)})
         self.http = ready["address"]
 
-    async def start_agent(self, name: str = "agent-1", *, python: str = sys.executable, **settings: str) -> None:
+    async def start_agent(self, name: str = "agent-1", *, python: str = "", **settings: str) -> None:
         """Starts an agent, a client of all control planes there are now; after a kill it comes back under its name.
 
-        `python` is the interpreter of its installation.
+        `python` is the interpreter of its installation, if it is one of its own.
         """
         environment = {
             "TOWLINE_SERVER": self.servers(name),
@@ -158,10 +160,8 @@ class Installation:
             file.write_text(secrets.token_urlsafe(32))
         return file
 
-    async def _start(
-        self, name: str, part: str, settings: Mapping[str, str], python: str = sys.executable
-    ) -> dict[str, Any]:
-        command = (python, "-P", "-m", f"towline_{part}")
+    async def _start(self, name: str, part: str, settings: Mapping[str, str], python: str = "") -> dict[str, Any]:
+        command = (python or self.python, "-P", "-m", f"towline_{part}")
         spec = ChildSpec(name, command, self.folder / f"{name}.ready", self.folder / f"{name}.log")
         child = self.parts[name] = Child(spec)
         environment = self.environments[name] = {"PATH": os.environ["PATH"], "HOME": str(self.folder), **settings}
