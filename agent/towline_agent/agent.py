@@ -17,7 +17,6 @@ import structlog
 from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2 import Directive
 from towline_agent.attempts import Attempts
-from towline_agent.bundles import Bundles
 from towline_agent.clock import Clock, Signal
 from towline_agent.control_plane import AgentMustStop, ControlPlane
 from towline_agent.demands import describe_sandbox
@@ -29,6 +28,7 @@ from towline_agent.intake import Intake
 from towline_agent.log_spool import LogSpool
 from towline_agent.log_stream import LogStream
 from towline_agent.outbox import Outbox
+from towline_agent.plugin_files import PluginShelf
 from towline_agent.pull import PullLoop
 from towline_agent.pulse import Pulse
 from towline_agent.report import ReportLoop
@@ -60,6 +60,7 @@ class Options:
     drain_seconds: float = 30.0
     disk_floor_bytes: int = 0
     """Free space of the disk below which no more steps are taken."""
+    plugin_cache_bytes: int = 4 << 30
 
 
 def describe(
@@ -120,10 +121,11 @@ class Agent:
         self._holdings.take_over(self._outbox.leases)
         self._logs = LogSpool(options.state_dir / "logs", clock)
         self._log_stream = LogStream(control_plane, self._session, clock)
-        self._bundles = Bundles(
-            options.state_dir / "plugins", control_plane, clock, shared=bool(options.surroundings.uids)
+        self._plugins = PluginShelf(
+            *(options.state_dir, control_plane, clock, options.plugin_cache_bytes),
+            shared=bool(options.surroundings.uids),
         )
-        self._workshop = Workshop(options.state_dir / "work", self._bundles, options.surroundings)
+        self._workshop = Workshop(options.state_dir / "work", self._plugins, options.surroundings)
         logs = (self._logs, self._log_stream)
         self._attempts = Attempts(self._holdings, self._intake.slots, supervisor, self._workshop, logs, self._outbox)
         self._attempts.concluded = self._log_stream.emptied = self._progress.set
@@ -156,7 +158,7 @@ class Agent:
         finally:
             self._heartbeat.stopped = True
             await self._pulse.stop()
-            await self._bundles.close()
+            await self._plugins.close()
 
     async def _run_loops(self) -> None:
         try:

@@ -1,8 +1,8 @@
 """Unpacks plugin bundles, which are written by strangers: regular files and folders only, inside the target only.
 
 Links, devices, absolute or climbing paths, names that collide, and archives that grow beyond their bounds are refused.
-What was unpacked of a refused bundle is never run, and the caller removes it. Files are read-only, and
-readable by the users of plugins: the folder of the cache keeps others out. Folders stay removable by their owner.
+What was unpacked of a refused bundle is never run, and the caller removes it. Files and folders are read-only, and
+readable to whichever user a plugin runs as; who may come near them is for the folders above to say.
 """
 
 import gzip
@@ -40,7 +40,7 @@ def unpack(bundle: Path, target: Path) -> None:
     except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise BadBundle(f"not a gzip-compressed tar: {error}") from error
     for folder, _, _ in os.walk(target):
-        Path(folder).chmod(0o755)  # those that no entry named got the process's default mode
+        Path(folder).chmod(0o555)
 
 
 def _open_tar(unzipped: gzip.GzipFile, bound: int) -> tarfile.TarFile:
@@ -94,7 +94,7 @@ def _write(archive: tarfile.TarFile, entry: tarfile.TarInfo, path: Path) -> None
     # O_EXCL: no entry can write through or over what an earlier one made.
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with source, os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, mode)  # whatever the process's umask
+        os.fchmod(descriptor, mode)  # whatever the umask
         while block := source.read(_BLOCK):
             file.write(block)
         if file.tell() != entry.size:

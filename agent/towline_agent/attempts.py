@@ -12,7 +12,7 @@ import structlog
 
 from towline.v1.agent_service_pb2 import AttemptResult, Directive, Offer
 from towline_agent.attempt_redaction import AttemptRedaction
-from towline_agent.bundles import BundleUnavailable
+from towline_agent.bundles import PluginUnavailable
 from towline_agent.certificate import bounded_lines
 from towline_agent.demands import level_message
 from towline_agent.execution import DEFAULT_PROCESSES, EndReason, Exit, OutputStream, Supervisor
@@ -172,7 +172,7 @@ class Attempts:
                 await attempt.thawed.wait()
             self._apply(attempt, Event.LAUNCH)
             end = await self._supervisor.run(launch, redaction.write)
-        except BundleUnavailable as error:
+        except PluginUnavailable as error:
             return unavailable(error.failure)
         except SandboxUnavailable as error:
             return sandbox_unavailable(str(error))

@@ -99,6 +99,8 @@ class Launch:
     """Of one process."""
     file_bytes: int = 0
     """Largest file that may be written; 0 without limit."""
+    packages_dir: Path | None = None
+    """The virtual environment of the plugin's packages, never written to; None if it has none."""
     secrets: bytes = field(default=b"", repr=False)
     """The JSON object that is read once from TOWLINE_SECRETS_FD; empty if there are none."""
     confinement: Confinement = LIMITED

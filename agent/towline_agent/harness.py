@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import sysconfig
 import time
 import traceback
 from collections.abc import Callable
@@ -98,17 +99,40 @@ def _call(entry_point: str, plugin_dir: Path | None, secrets: dict[str, str]) ->
 
 def _load(entry_point: str, plugin_dir: Path | None) -> Callable[..., object]:
     module, _, function = entry_point.removeprefix(PYTHON_PREFIX).partition(":")
+    if "VIRTUAL_ENV" in os.environ:
+        _enter(Path(os.environ["VIRTUAL_ENV"]))
     if plugin_dir is not None:
-        _forget_modules_of(plugin_dir)
+        _forget(_brought_by(plugin_dir))
         sys.path.insert(0, str(plugin_dir))
     return getattr(importlib.import_module(module), function)
 
 
-def _forget_modules_of(plugin_dir: Path) -> None:
-    """What a bundle brings wins over what this interpreter already holds, as it would in a fresh one."""
-    brought = {
-        entry.stem for entry in plugin_dir.iterdir() if entry.suffix == ".py" or (entry / "__init__.py").exists()
-    }
+def _enter(environment: Path) -> None:
+    """Puts packages where a virtual environment has them: behind the standard library, before all of the agent's."""
+    folder = environment / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
+    _forget(_brought_by(folder) - sys.stdlib_module_names)
+    standard = {sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
+    last = max((place for place, path in enumerate(sys.path) if _is_standard(path, standard)), default=-1)
+    sys.path.insert(last + 1, str(folder))
+    sys.prefix = sys.exec_prefix = str(environment)
+    sys.executable = str(environment / "bin" / "python")
+
+
+def _is_standard(path: str, folders: set[str]) -> bool:
+    return path in folders or path.endswith(".zip") or os.path.basename(path) == "lib-dynload"
+
+
+def _brought_by(folder: Path) -> set[str]:
+    """Names of the modules that lie in a folder."""
+    return {entry.name.partition(".")[0] for entry in folder.iterdir() if _holds_module(entry)}
+
+
+def _holds_module(entry: Path) -> bool:
+    return entry.suffix in (".py", ".so") or (entry / "__init__.py").exists()
+
+
+def _forget(brought: set[str]) -> None:
+    """What a plugin brings wins over what this interpreter already holds, as it would in a fresh one."""
     for name in [name for name in sys.modules if name.partition(".")[0] in brought]:
         del sys.modules[name]
 

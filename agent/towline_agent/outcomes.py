@@ -114,6 +114,12 @@ def bundle_unavailable(kind: Failure.Class, reason: str) -> Failure:
     return _failure(kind, "BUNDLE_UNAVAILABLE", "The bundle of the plugin is not available", reason)
 
 
+def environment_unavailable(kind: Failure.Class, reason: str) -> Failure:
+    """A failure of a plugin whose packages cannot be installed."""
+    message = "The environment of the plugin could not be built from its lock"
+    return _failure(kind, "ENVIRONMENT_UNAVAILABLE", message, reason)
+
+
 def not_prepared(error: Exception) -> AttemptResult:
     """The result where this agent's own machine failed, as with a full disk: elsewhere the attempt may work."""
     if isinstance(error, OSError) and error.errno in _FULL_DISK:

@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     """Paths that plugins may read from L2 on, beside the system and the interpreter; separated by commas."""
     disk_floor_mb: int = Field(256, ge=0, validation_alias="TOWLINE_AGENT_DISK_FLOOR_MB")
     """Free disk space below which the agent takes no more steps; 0: it takes them until nothing fits."""
+    plugin_cache_mb: int = Field(4096, ge=64, validation_alias="TOWLINE_AGENT_CACHE_MB")
+    """Room in MiB for the bundles and environments of plugins; what is in use stays in any case."""
     drain_seconds: float = Field(30.0, ge=0, validation_alias="TOWLINE_AGENT_DRAIN_SECONDS")
     """How long a stopping agent waits for the attempts that run."""
     ready_file: Path | None = Field(None, validation_alias="TOWLINE_READY_FILE")

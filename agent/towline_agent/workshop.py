@@ -16,14 +16,17 @@ from pathlib import Path
 import structlog
 
 from towline.v1.agent_service_pb2 import Lease, Offer
-from towline_agent.bundles import Bundles
 from towline_agent.demands import demand_of
 from towline_agent.execution import DEFAULT_OPEN_FILES, DEFAULT_PROCESSES, Launch
 from towline_agent.files import private_folder, reachable_folder, remove_tree
+from towline_agent.plugin_files import PluginFiles, PluginShelf
 from towline_agent.sandbox.standing import UNPROVED, Standing, choose
 from towline_agent.sandbox.users import Users
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
+
+
+_BUILT_IN = PluginFiles(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +52,10 @@ class _Place:
 class Workshop:
     """The folder of work folders, which belongs to this process alone: what is in it at the start is removed."""
 
-    def __init__(self, folder: Path, bundles: Bundles, surroundings: Surroundings) -> None:
+    def __init__(self, folder: Path, plugins: PluginShelf, surroundings: Surroundings) -> None:
         self._users = Users(surroundings.uids)
         self._folder = reachable_folder(folder) if surroundings.uids else private_folder(folder)
-        self._bundles = bundles
+        self._plugins = plugins
         self._surroundings = surroundings
         self._numbers = itertools.count()
         self._ready: list[_Place] = []
@@ -61,10 +64,14 @@ class Workshop:
             remove_tree(leftover)
 
     async def prepare(self, offer: Offer, key: str) -> Launch:
-        """Makes the folders and fetches the bundle; raises SandboxUnavailable, BundleUnavailable or OSError."""
+        """Makes the folders and provides the plugin's files.
+
+        Raises SandboxUnavailable, PluginUnavailable or OSError.
+        """
         demand = demand_of(offer)
         choose(self._surroundings.standing, demand, None)
-        plugin_dir = await self._bundles.get(offer.plugin.digest) if offer.plugin.digest else None
+        digest = offer.plugin.digest
+        files = await self._plugins.take(key, digest) if digest else _BUILT_IN
         place = self._taken[key] = self._ready.pop() if self._ready else self._make()
         root = place.root
         return Launch(
@@ -72,8 +79,8 @@ class Workshop:
             entry_point=offer.plugin.entry_point,
             work_dir=root / "work",
             artifacts_dir=root / "artifacts",
-            plugin_dir=plugin_dir,
-            environment=self._environment(offer, root, plugin_dir),
+            plugin_dir=files.bundle,
+            environment=self.variables(offer, root, files),
             stdin=input_document(offer),
             timeout_seconds=offer.limits.timeout.ToTimedelta().total_seconds(),
             memory_bytes=offer.limits.memory_bytes,
@@ -83,11 +90,13 @@ class Workshop:
             open_files=offer.limits.open_files or DEFAULT_OPEN_FILES,
             file_bytes=offer.limits.file_bytes,
             secrets=secrets_document(offer),
+            packages_dir=files.packages,
             confinement=choose(self._surroundings.standing, demand, place.uid),
         )
 
     async def clean(self, key: str) -> None:
         """Removes the folders of an attempt; what cannot be removed is said, and removed at the next start."""
+        self._plugins.give_back(key)
         used = self._taken.pop(key, None)
         if used is None:
             return
@@ -110,7 +119,8 @@ class Workshop:
                 os.chown(folder, place.uid, place.uid)
         return place
 
-    def _environment(self, offer: Offer, root: Path, plugin_dir: Path | None) -> dict[str, str]:
+    def variables(self, offer: Offer, root: Path, files: PluginFiles) -> dict[str, str]:
+        """Returns the whole environment of an attempt whose folders lie in `root`."""
         environment = {
             "PATH": self._surroundings.search_path,
             "HOME": str(root / "work"),
@@ -125,8 +135,11 @@ class Workshop:
         }
         if self._surroundings.http_allow:
             environment["TOWLINE_HTTP_ALLOW"] = self._surroundings.http_allow
-        if plugin_dir is not None:
-            environment["TOWLINE_PLUGIN_DIR"] = str(plugin_dir)
+        if files.bundle is not None:
+            environment["TOWLINE_PLUGIN_DIR"] = str(files.bundle)
+        if files.packages is not None:
+            environment["VIRTUAL_ENV"] = str(files.packages)
+            environment["PATH"] = f"{files.packages / 'bin'}:{environment['PATH']}"
         return environment
 
 

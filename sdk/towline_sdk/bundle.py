@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from towline_sdk.errors import InvalidBundleError, Violation
+from towline_sdk.lock import parse_lock
 from towline_sdk.manifest import MANIFEST_NAME, Environment, Manifest, parse_manifest
 
 LARGEST_BUNDLE_BYTES: Final = 64 << 20
@@ -78,6 +79,7 @@ def _check_environment(folder: Path, environment: Environment | None, files: Col
         return
     if folder / environment.lock not in files:
         raise _wrong("environment.lock", f"names {environment.lock}, which is not in the bundle")
+    parse_lock((folder / environment.lock).read_bytes())
     wheels = environment.wheels
     if wheels and not any(file.suffix == ".whl" and folder / wheels in file.parents for file in files):
         raise _wrong("environment.wheels", f"names {wheels}, which holds no wheels")

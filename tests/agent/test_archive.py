@@ -11,6 +11,7 @@ import pytest
 
 from towline_agent import archive
 from towline_agent.archive import BadBundle, unpack
+from towline_agent.files import remove_tree
 
 Entry = tuple[tarfile.TarInfo, bytes]
 
@@ -93,12 +94,14 @@ def test_files_of_a_bundle_are_read_only_and_its_folders_removable(tmp_path: Pat
     unpack(tmp_path / "bundle", target)
     modes = {str(path.relative_to(target)): path.stat().st_mode & 0o7777 for path in target.rglob("*")}
     assert modes == {
-        "pkg": 0o755,
+        "pkg": 0o555,
         "pkg/mod.py": 0o444,
         "run": 0o555,
-        "a": 0o755,
-        "a/b": 0o755,
+        "a": 0o555,
+        "a/b": 0o555,
         "a/b/c.txt": 0o444,
     }
     assert (target / "pkg/mod.py").read_bytes() == b"print()"
-    assert os.stat(target).st_mode & 0o7777 == 0o755
+    assert os.stat(target).st_mode & 0o7777 == 0o555
+    remove_tree(target)
+    assert not target.exists()

@@ -85,7 +85,7 @@ def _known(walls: Walls | None) -> Walls:
 
 
 def _readable(launch: Launch) -> tuple[str, ...]:
-    return () if launch.plugin_dir is None else (str(launch.plugin_dir),)
+    return tuple(str(path) for path in (launch.plugin_dir, launch.packages_dir) if path is not None)
 
 
 def _writable(launch: Launch) -> tuple[str, ...]:
