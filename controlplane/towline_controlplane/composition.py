@@ -48,6 +48,7 @@ from towline_controlplane.services.log_streams import GIVE_UP_SECONDS, LogStream
 from towline_controlplane.services.offers import OfferMessages
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
+from towline_controlplane.services.plugin_schemas import PluginSchemas
 from towline_controlplane.services.plugins import PluginService
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
@@ -177,7 +178,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         log_writer=log_writer,
         blobs=blobs,
         outputs=outputs,
-        offers=OfferMessages(orchestrator, outputs, limits, SecretHandout(database, keys)),
+        offers=OfferMessages(orchestrator, outputs, limits, PluginSchemas(database), SecretHandout(database, keys)),
     )
     archive = LogArchive(database, blobs, settings.spool_folder)
     services = (

@@ -17,6 +17,7 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.services import offers
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.offers import OfferMessages
+from towline_controlplane.services.plugin_schemas import PluginSchemas
 from towline_controlplane.services.secret_handout import SecretHandout
 from towline_controlplane.store import released_blobs
 from towline_controlplane.submissions import Verdict
@@ -35,6 +36,7 @@ def writer(rig: Rig, blobs: Blobs, cache_bytes: int = 0) -> OfferMessages:
         rig.orchestrator,
         Outputs(rig.database, blobs, cache_bytes),
         AgentLimits(5.0),
+        PluginSchemas(rig.database),
         SecretHandout(rig.database, None),
     )
 

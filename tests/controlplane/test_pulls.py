@@ -20,6 +20,7 @@ from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
 from towline_controlplane.services.callers import enter_agent
 from towline_controlplane.services.offers import OfferMessages
+from towline_controlplane.services.plugin_schemas import PluginSchemas
 from towline_controlplane.services.secret_handout import SecretHandout
 from towline_controlplane.sessions import Sessions
 from towline_controlplane.store import agents
@@ -42,7 +43,11 @@ def protocol(rig: Rig, folder: Path) -> AgentProtocol:
         log_writer=LogWriter(rig.database, rig.doorbell, rig.orchestrator.confirm),
         blobs=blobs,
         outputs=outputs,
-        offers=OfferMessages(rig.orchestrator, outputs, AgentLimits(5.0), SecretHandout(rig.database, None)),
+        offers=OfferMessages(
+            *(rig.orchestrator, outputs, AgentLimits(5.0)),
+            PluginSchemas(rig.database),
+            SecretHandout(rig.database, None),
+        ),
     )
 
 

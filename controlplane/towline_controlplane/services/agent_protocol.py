@@ -97,7 +97,7 @@ class AgentProtocol(AgentServiceServicer):
         reports = [messages.report(result, agent) for result in request.results]
         verdicts, served = await self.orchestrator.exchange(
             messages.leases(request.started, agent),
-            await self.outputs.keep_large([each for each in reports if isinstance(each, Report)]),
+            await self.outputs.keep_large(await self.offers.schemas.judged(_sound(reports))),
             await self._claim(agent, request),
         )
         return pb.ReportResponse(
@@ -226,6 +226,10 @@ class AgentProtocol(AgentServiceServicer):
                 action, reason = wanted
                 directives.append(pb.Directive(action=action, lease=held_attempt.lease, reason=reason))
         return directives
+
+
+def _sound(reports: Sequence[Report | InvalidArgument]) -> list[Report]:
+    return [each for each in reports if isinstance(each, Report)]
 
 
 def _wanted(lease: OpenLease | None, *, is_frozen: bool) -> "tuple[pb.Directive.Action, str] | None":

@@ -7,6 +7,7 @@ template is judged when it is rendered, not here. The schema of a run's input ma
 
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Final, cast
 
 from jsonschema import Draft202012Validator, FormatChecker
@@ -70,6 +71,22 @@ def wrong_input(schema: Mapping[str, Any], value: object, path: str) -> list[Vio
     """Returns where a run's input does not fit the schema of its workflow."""
     found = (each for error in _Validator(schema).iter_errors(value) for each in _violations_of(error, path))
     return list(dict.fromkeys(found))[:_MAX_VIOLATIONS]
+
+
+class Checker:
+    """A schema that many values are held against."""
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self.accepts_all = not schema.keys() - _ANNOTATIONS
+        """Every value fits: there is nothing to check."""
+        self._validator = _Validator(schema)
+
+    def wrong(self, value: object, path: str) -> list[Violation]:
+        """Returns where a value does not fit."""
+        if self.accepts_all:
+            return []
+        found = (each for error in self._validator.iter_errors(value) for each in _violations_of(error, path))
+        return list(dict.fromkeys(islice(found, _MAX_VIOLATIONS)))
 
 
 def wrong_config(schema: Mapping[str, Any], config: Mapping[str, Any], path: str) -> list[Violation]:

@@ -1,8 +1,8 @@
 """Turns hand-outs into the messages that an agent gets, with the outputs of the predecessors and the secrets in them.
 
 Whatever cannot be sent is taken back before the answer goes, so that it neither holds up the rest of the answer nor
-comes round for ever (I30): inputs that are too large and secrets that cannot be had fail the step, an output that
-cannot be read postpones it, and a message that is full leaves the others for the next one.
+comes round for ever (I30): inputs that are too large, a config that does not fit and secrets that cannot be had fail the
+step, an output that cannot be read postpones it, and a message that is full leaves the others for the next one.
 """
 
 from collections import OrderedDict
@@ -19,6 +19,7 @@ from towline_controlplane.model import Failure, FailureClass
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.services.agent_messages import AgentLimits, offer
+from towline_controlplane.services.plugin_schemas import PluginSchemas
 from towline_controlplane.services.secret_handout import SecretHandout, SecretUnavailable
 from towline_controlplane.submissions import TakeBack
 from towline_controlplane.vault import UNAVAILABLE
@@ -48,6 +49,7 @@ class OfferMessages:
     orchestrator: Orchestrator
     outputs: Outputs
     limits: AgentLimits
+    schemas: PluginSchemas
     secrets: SecretHandout
     _unreadable: OrderedDict[tuple[str, str], int] = field(default_factory=OrderedDict[tuple[str, str], int])
 
@@ -78,6 +80,9 @@ class OfferMessages:
 
     async def _message(self, given: StepOffer, waited: float) -> "pb.Offer | TakeBack":
         key = (given.step.run_id, given.step.node_id)
+        wrong = await self.schemas.wrong_config(given)
+        if wrong is not None:
+            return _take_back(given, failure=wrong)
         try:
             texts = await self.outputs.texts(given.inputs, MAX_INPUTS_BYTES)
         except LimitExceeded:
