@@ -149,6 +149,47 @@ _DELAY = Builtin(
     side_effects="NONE",
 )
 
-BUILTINS: Mapping[str, Builtin] = MappingProxyType(
-    {builtin.name: builtin for builtin in (_DELAY, _HTTP_REQUEST, _JSON_TRANSFORM, _PYTHON, _SHELL, _TEXT_TRANSFORM)}
+_OBJECT = {"type": "string", "pattern": "^s3://", "maxLength": 1_100}
+_STORE = {
+    "type": "object",
+    "additionalProperties": False,
+    "description": "Defaults to AWS, with the secrets AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN.",
+    "properties": {
+        "endpoint": {"type": "string", "minLength": 1, "maxLength": _LONGEST_URL},
+        "region": {"type": "string", "minLength": 1, "maxLength": 64, "default": "us-east-1"},
+        "accessKeyId": {"type": "string", "maxLength": 256},
+        "secretAccessKey": {"type": "string", "maxLength": 256},
+        "sessionToken": {"type": "string", "maxLength": 8_192},
+    },
+}
+
+_S3_COPY = Builtin(
+    name="S3_COPY",
+    description="Copies an object within a store with the S3 protocol, or from one to another.",
+    entry_point="python:towline_plugins.s3_copy:run",
+    config_schema=_object(
+        ["source", "target"],
+        {
+            "source": _OBJECT,
+            "target": _OBJECT,
+            "store": _STORE,
+            "targetStore": _STORE,
+            "timeoutMs": {"type": "integer", "minimum": 1, "maximum": _MOST_SECONDS * 1000, "default": 300_000},
+        },
+    ),
+    output_schema=_object(
+        ["source", "target", "sizeBytes"],
+        {
+            "source": {"type": "string"},
+            "target": {"type": "string"},
+            "sizeBytes": {"type": "integer", "minimum": 0},
+        },
+    ),
+    side_effects="IDEMPOTENT",
+    takes_secrets=True,
+    fills_secrets=True,
 )
+
+_ALL = (_DELAY, _HTTP_REQUEST, _JSON_TRANSFORM, _PYTHON, _S3_COPY, _SHELL, _TEXT_TRANSFORM)
+
+BUILTINS: Mapping[str, Builtin] = MappingProxyType({builtin.name: builtin for builtin in _ALL})

@@ -4,6 +4,7 @@ Knows what a failure of the network means for a retry; what a status means is no
 """
 
 import http.client
+import shutil
 import socket
 import ssl
 import threading
@@ -11,7 +12,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Self
+from typing import IO, Self
 from urllib.parse import SplitResult, quote, urlsplit
 
 from towline_plugins.http_address import AllowList, connect
@@ -19,6 +20,8 @@ from towline_sdk.plugin import PermanentError, TransientError
 
 LARGEST_BODY_BYTES = 10 * 1024 * 1024
 
+_COPIED_AT_A_TIME = 1 << 20
+_NOT_SUCCESS = 300
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _URL_CHARACTERS = "%/:@!$&'()*+,;=~?"
 
@@ -56,6 +59,12 @@ class Url:
         """What must be equal for two URLs to trust each other."""
         return self.scheme, self.host, self.port
 
+    @property
+    def authority(self) -> str:
+        """What a Host header says."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
     def __str__(self) -> str:
         """Without the query, which may hold secrets."""
         return f"{self.scheme}://{self.host}:{self.port}{self.target.partition('?')[0]}"
@@ -68,7 +77,7 @@ class Request:
     method: str
     url: Url
     headers: Mapping[str, str]
-    body: bytes | None
+    body: bytes | IO[bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +108,8 @@ class Deadline:
         return left
 
 
-def exchange(request: Request, allowed: AllowList, deadline: Deadline) -> Response:
-    """Sends a request and reads the whole response.
+def exchange(request: Request, allowed: AllowList, deadline: Deadline, sink: IO[bytes] | None = None) -> Response:
+    """Sends a request and reads the whole response; the body of a success goes into `sink`, if there is one.
 
     Raises:
         TransientError: The network failed or the deadline has passed.
@@ -108,7 +117,7 @@ def exchange(request: Request, allowed: AllowList, deadline: Deadline) -> Respon
     """
     try:
         try:
-            response = _exchange(request, allowed, deadline)
+            response = _exchange(request, allowed, deadline, sink)
         finally:
             deadline.remaining()  # a failure or a short body after it is its own doing
     except TimeoutError as error:
@@ -122,7 +131,7 @@ def exchange(request: Request, allowed: AllowList, deadline: Deadline) -> Respon
     return response
 
 
-def _exchange(request: Request, allowed: AllowList, deadline: Deadline) -> Response:
+def _exchange(request: Request, allowed: AllowList, deadline: Deadline, sink: IO[bytes] | None) -> Response:
     url = request.url
     client = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
     with (
@@ -134,6 +143,8 @@ def _exchange(request: Request, allowed: AllowList, deadline: Deadline) -> Respo
         conversation.sock = connection
         conversation.request(request.method, url.target, body=request.body, headers=dict(request.headers))
         answer = conversation.getresponse()
+        if sink is not None and answer.status < _NOT_SUCCESS:
+            shutil.copyfileobj(answer, sink, _COPIED_AT_A_TIME)
         body = answer.read(LARGEST_BODY_BYTES + 1)
     if len(body) > LARGEST_BODY_BYTES:
         raise PermanentError(f"the response is larger than {LARGEST_BODY_BYTES} bytes", code="HTTP_BODY_TOO_LARGE")

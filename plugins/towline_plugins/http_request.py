@@ -8,23 +8,21 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from email.message import Message
-from email.utils import parsedate_to_datetime
 from types import MappingProxyType
 from typing import Any
 from urllib.parse import urljoin
 
 from towline_plugins.http_address import AllowList
 from towline_plugins.http_exchange import Deadline, Request, Response, Url, exchange
+from towline_plugins.http_statuses import failure_of
 from towline_plugins.secret_placeholders import filled
-from towline_sdk.plugin import PermanentError, TransientError
+from towline_sdk.plugin import PermanentError
 
 _DEFAULT_TIMEOUT_MS = 30_000
 _MOST_REDIRECTS = 5
-_LONGEST_DELAY_MS = 24 * 3600 * 1000
 _SHOWN_CHARACTERS = 2000
 
 _REDIRECTS = {301, 302, 303, 307, 308}
@@ -32,7 +30,6 @@ _REDIRECTS_KEEPING_METHOD = {307, 308}
 _FRAMING_HEADERS = {"host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer"}
 _HEADER_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _HEADERS_FOR_STRANGERS = {"accept", "accept-language", "content-type", "user-agent"}
-_TOO_MANY_REQUESTS = 429
 
 
 def run(config: dict[str, Any], secrets: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
@@ -86,10 +83,7 @@ def _output(request: Request, response: Response) -> dict[str, Any]:
         return {"status": response.status, "headers": dict(response.headers), "body": body}
     sys.stderr.write(f"{body[:_SHOWN_CHARACTERS]}\n" if body else "")
     message = f"{request.method} {request.url} answered {response.status} {response.reason}"
-    code = f"HTTP_{response.status}"
-    if response.status >= 500 or response.status == _TOO_MANY_REQUESTS:
-        raise TransientError(message, code=code, retry_after_ms=_retry_after_ms(response))
-    raise PermanentError(message, code=code)
+    raise failure_of(response, message)
 
 
 def _text(response: Response) -> str:
@@ -100,13 +94,3 @@ def _text(response: Response) -> str:
     except LookupError:
         text = response.body.decode(errors="replace")
     return text.replace("\0", "\ufffd")
-
-
-def _retry_after_ms(response: Response) -> int:
-    """Retry-After holds seconds or a date; anything else is no wish."""
-    wish = response.headers.get("retry-after", "")
-    try:
-        seconds = int(wish) if wish.isdecimal() else parsedate_to_datetime(wish).timestamp() - time.time()
-    except ValueError:
-        return 0
-    return int(min(max(seconds, 0) * 1000, _LONGEST_DELAY_MS))

@@ -21,7 +21,7 @@ MOST_SECRETS: Final = 32
 
 NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 VERSION: Final = re.compile(r"(0|[1-9]\d{0,8})(\.(0|[1-9]\d{0,8})){2}(-[0-9A-Za-z.-]{1,32})?", re.ASCII)
-SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+SECRET: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 PYTHON_ENTRY_POINT: Final = re.compile(r"python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 
 
@@ -190,7 +190,9 @@ LIMITS: Final[Mapping[str, Rule]] = MappingProxyType(
 PERMISSIONS: Final[Mapping[str, Rule]] = MappingProxyType(
     {
         "network": Rule(lambda value: value in NETWORKS, f"must be one of {', '.join(NETWORKS)}"),
-        "secrets": Rule(_are_secrets, f"must be a list of at most {MOST_SECRETS} names of letters, digits, '_'"),
+        "secrets": Rule(
+            _are_secrets, f"must be a list of at most {MOST_SECRETS} names of capital letters, digits, '_'"
+        ),
     }
 )
 ENVIRONMENT: Final[Mapping[str, Rule]] = MappingProxyType(

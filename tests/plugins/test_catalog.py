@@ -39,6 +39,7 @@ def test_reading_the_catalog_imports_no_plugin() -> None:
         ("PYTHON", {"code": "def main(config, inputs): ...", "limit": 3}),
         ("JSON_TRANSFORM", {"expression": "input.a"}),
         ("DELAY", {"seconds": 0.5}),
+        ("S3_COPY", {"source": "s3://b/k", "target": "s3://b/l", "store": {"endpoint": "https://s3"}, "timeoutMs": 5}),
     ],
 )
 def test_config_that_is_accepted(name: str, config: dict[str, Any]) -> None:
@@ -63,6 +64,9 @@ def test_config_that_is_accepted(name: str, config: dict[str, Any]) -> None:
         ("JSON_TRANSFORM", {"expression": "x" * 2049}),
         ("DELAY", {"seconds": -1}),
         ("DELAY", {"seconds": "1"}),
+        ("S3_COPY", {"source": "s3://b/k"}),
+        ("S3_COPY", {"source": "/k", "target": "s3://b/l"}),
+        ("S3_COPY", {"source": "s3://b/k", "target": "s3://b/l", "store": {"secret": "x"}}),
     ],
 )
 def test_config_that_is_refused(name: str, config: dict[str, Any]) -> None:

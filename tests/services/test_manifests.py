@@ -22,7 +22,7 @@ side_effects = "UNSAFE"
 min_sandbox = "L3"
 [permissions]
 network = "none"
-secrets = ["API_KEY", "other_1"]
+secrets = ["API_KEY", "OTHER_1"]
 [limits]
 timeout_ms = 1
 memory_limit_mb = 2
@@ -51,6 +51,7 @@ WRONG = [
     ("permissions = {network = []}", {"permissions.network"}),
     ('permissions = {secrets = "A"}', {"permissions.secrets"}),
     ('permissions = {secrets = ["A-B"]}', {"permissions.secrets"}),
+    ('permissions = {secrets = ["lower"]}', {"permissions.secrets"}),
     ("permissions = {secrets = [1]}", {"permissions.secrets"}),
     (f"permissions = {{secrets = {[f'S{n}' for n in range(33)]}}}", {"permissions.secrets"}),
     ("permissions = {files = 1}", {"permissions.files"}),
@@ -103,10 +104,10 @@ def test_both_know_the_same_fields() -> None:
 
 def test_both_read_the_same_of_a_full_manifest(tmp_path: Path) -> None:
     recorded, packed = by_control_plane(FULL), by_sdk(FULL, tmp_path)
-    assert recorded.permissions == Permissions(Network.NONE, ("API_KEY", "other_1"))
+    assert recorded.permissions == Permissions(Network.NONE, ("API_KEY", "OTHER_1"))
     assert recorded.min_sandbox is SandboxLevel.L3
     assert (recorded.timeout_ms, recorded.memory_limit_mb, recorded.limits) == (1, 2, Limits(3, 4, 5, 6, 7, 8, 9))
-    assert packed.permissions == manifest.Permissions("none", ("API_KEY", "other_1"))
+    assert packed.permissions == manifest.Permissions("none", ("API_KEY", "OTHER_1"))
     assert packed.environment == manifest.Environment("requirements.lock", "wheels")
     assert packed.min_sandbox == "L3"
     for name, value in zip(manifest.LIMITS, range(1, 10), strict=True):

@@ -25,7 +25,7 @@ _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,127}")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _VERSION: Final = re.compile(r"(0|[1-9]\d{0,8})(\.(0|[1-9]\d{0,8})){2}(-[0-9A-Za-z.-]{1,32})?", re.ASCII)
 _PYTHON: Final = re.compile(r"python:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
-_SECRET: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_SECRET: Final = re.compile(r"[A-Z_][A-Z0-9_]{0,127}")
 MAX_SECRETS: Final = 32
 FIELDS: Final = frozenset(
     {
@@ -167,7 +167,7 @@ def _wrong_permissions(value: object) -> Iterator[Violation]:
         yield Violation("permissions.network", f"must be one of {', '.join(_NETWORKS)}")
     secrets = _member(value, "secrets", [])
     if not isinstance(secrets, list) or not all(map(_is_secret, cast("list[object]", secrets))):
-        yield Violation("permissions.secrets", "must be a list of names: a letter or '_', then letters, digits, '_'")
+        yield Violation("permissions.secrets", "must be a list of names: capital letters, digits, '_'")
     elif len(cast("list[object]", secrets)) > MAX_SECRETS:
         yield Violation("permissions.secrets", f"must not be more than {MAX_SECRETS}")
 

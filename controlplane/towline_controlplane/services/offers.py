@@ -1,8 +1,8 @@
 """Turns hand-outs into the messages that an agent gets, with the outputs of the predecessors and the secrets in them.
 
 Whatever cannot be sent is taken back before the answer goes, so that it neither holds up the rest of the answer nor
-comes round for ever (I30): inputs that are too large, a config that does not fit and secrets that cannot be had fail the
-step, an output that cannot be read postpones it, and a message that is full leaves the others for the next one.
+comes round for ever (I30): inputs that are too large, a config that does not fit and secrets that cannot be had fail
+the step, an output that cannot be read postpones it, and a message that is full leaves the others for the next one.
 """
 
 from collections import OrderedDict
