@@ -48,7 +48,7 @@ def _handed_over(command: HostCommand) -> Callable[[typer.Context], None]:
     return run
 
 
-GROUPS = {"agent": agent_commands.app}
+GROUPS = {"agent": agent_commands.app, "plugin": plugin_commands.app}
 for _each in HOST_COMMANDS:
     GROUPS.get(_each.words[0], app).command(
         _each.words[-1],

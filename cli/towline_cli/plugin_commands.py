@@ -1,5 +1,7 @@
 """Commands of the plugin registry: `towline plugin …`."""
 
+import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +9,11 @@ import typer
 
 from towline_cli import columns
 from towline_cli.conversation import converse
+from towline_cli.exit_codes import ExitCode
 from towline_cli.options import Output, OutputFormat, PageSize, PageToken
-from towline_cli.output import show, show_list
+from towline_cli.output import print_json, show, show_list
+from towline_cli.processes import require
+from towline_sdk import scaffold
 from towline_sdk.bundle import pack
 from towline_sdk.client import Page
 
@@ -39,3 +44,46 @@ def get(
 ) -> None:
     """Show a plugin with its versions."""
     show(converse(lambda client: client.plugins.get(plugin)), output)
+
+
+class Language(StrEnum):
+    """What a template is written in."""
+
+    PYTHON = "python"
+    BASH = "bash"
+    NODE = "node"
+    GO = "go"
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Name of the plugin.", show_default=False)],
+    language: Annotated[Language, typer.Option(help="What it is written in.")] = Language.PYTHON,
+    folder: Annotated[Path | None, typer.Option("--dir", help="New folder; default: the name.")] = None,
+) -> None:
+    """Make the folder of a new plugin, with a first version that works and its tests."""
+    target = folder or Path(name)
+    for file in scaffold.create(target, name, language):
+        print(file)
+    build = "./build.sh, then " if language is Language.GO else ""
+    print(f"next: {build}towline plugin test {target}", file=sys.stderr)
+
+
+@app.command("test")
+def conform(
+    folder: Annotated[Path, typer.Argument(help="Folder with plugin.toml.", show_default=False)],
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Check that a plugin does what plugins must: manifest, schemas, packing, and its cases in tests/*.json."""
+    require("agent")
+    # Only who tests plugins pays for what judges schemas.
+    from towline_sdk.testing import plugin_checks
+
+    results = [(check.name, check.problem()) for check in plugin_checks(folder)]
+    if output is OutputFormat.JSON:
+        print_json([{"check": name, "problem": problem} for name, problem in results])
+    else:
+        for name, problem in results:
+            print(f"{'ok  ' if problem is None else 'FAIL'} {name}{'' if problem is None else f': {problem}'}")
+    if any(problem is not None for _, problem in results):
+        raise typer.Exit(ExitCode.RUN_NOT_SUCCEEDED)
