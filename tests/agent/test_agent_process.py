@@ -65,7 +65,7 @@ async def agent_process(folder: Path, address: str, **environment: str) -> Async
 
 
 def plugin_offer(fake: FakeControlPlane, node: str, script: bytes) -> Offer:
-    data = bundle(file("run", script, 0o755))
+    data = bundle(file("plugin.toml", b""), file("run", script, 0o755))
     fake.plugins[digest_of(data)] = data
     offer = make_offer(node, digest=digest_of(data))
     offer.plugin.entry_point = "run"
