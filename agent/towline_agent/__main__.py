@@ -27,9 +27,10 @@ from towline_agent.enrollment import Identity, NotEnrolled
 from towline_agent.execution import Supervisor
 from towline_agent.files import lock_folder, private_folder, reachable_folder, write_private
 from towline_agent.notify import ServiceManager, WatchedRenewal
-from towline_agent.sandbox.levels import Level, Policy
-from towline_agent.sandbox.probe import Operator, probe
+from towline_agent.sandbox.levels import Level
+from towline_agent.sandbox.probe import probe
 from towline_agent.sandbox.standing import Standing
+from towline_agent.sandbox_settings import operator_of, policy_of
 from towline_agent.settings import Settings
 from towline_agent.telemetry import configure_logging
 
@@ -85,9 +86,8 @@ def _run(settings: Settings) -> ExitCode:
     from towline_agent.supervisor_client import ProcessSupervisor
 
     groups = _claim_groups(settings)
-    policy = Policy(tuple(map(str, settings.readable)), str(settings.state_dir.resolve()))
     try:
-        supervisor = ProcessSupervisor.start(policy=policy, groups=groups)
+        supervisor = ProcessSupervisor.start(policy=policy_of(settings), groups=groups)
         os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
         if sys.platform == "linux":
             prctl.refuse_inspection()
@@ -175,7 +175,7 @@ async def _live(
             ),
             state_dir=settings.state_dir.absolute(),
             surroundings=Surroundings(
-                settings.http_allow, os.environ.get("PATH", os.defpath), standing, _operator(settings).users
+                settings.http_allow, os.environ.get("PATH", os.defpath), standing, operator_of(settings).users
             ),
             drain_seconds=settings.drain_seconds,
             disk_floor_bytes=settings.disk_floor_mb << 20,
@@ -195,7 +195,7 @@ async def _live(
 
 
 async def _standing(settings: Settings, supervisor: Supervisor) -> Standing:
-    operator = _operator(settings)
+    operator = operator_of(settings)
     folder = settings.state_dir.absolute() / "canaries"
     if operator.users:
         reachable_folder(settings.state_dir)
@@ -204,11 +204,6 @@ async def _standing(settings: Settings, supervisor: Supervisor) -> Standing:
     if standing.level is Level.L0 and settings.sandbox != Level.L0.name:
         log.warning("plugins_unconfined", missing=dict(standing.missing))
     return standing
-
-
-def _operator(settings: Settings) -> Operator:
-    most = Level.L4 if settings.sandbox == "auto" else Level[settings.sandbox]
-    return Operator(most, settings.allow_root, settings.users if os.geteuid() == 0 else range(0))
 
 
 def _free_memory() -> int:

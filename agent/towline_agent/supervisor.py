@@ -20,7 +20,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 
-from towline_agent import plugin_process, prctl, process_tree, sandbox, shim
+from towline_agent import plugin_process, prctl, process_tree, shim
 from towline_agent.cgroup_files import Allowance
 from towline_agent.cgroups import Group, Hierarchy
 from towline_agent.control_channel import ControlChannel, Message, decode_launch, encode_exit
@@ -38,6 +38,8 @@ _ORDERS: Mapping[str, Callable[[WatchedAttempt, float], None]] = {
 }
 _RESCAN_SECONDS = 0.005
 _STRAY_SECONDS = 10.0
+_CANARY = "towline_agent.sandbox.canary"
+"""Starts as warm as a plugin does."""
 _DEAF_TO = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, shim.STOP, shim.KILL}
 
 
@@ -216,8 +218,9 @@ def main(policy: Policy, packages: list[str]) -> None:
     prctl.refuse_inspection()
     plugin_process.inherit_limits()
     plugin_process.reserve_descriptors()
-    for package in (*packages, sandbox.__name__):
+    for package in packages:
         import_package(package)
+    importlib.import_module(_CANARY)
     walls = confine.prepare(policy)
     gc.collect()
     gc.freeze()

@@ -2,11 +2,14 @@
 
 import asyncio
 import time
+from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated, Final
 
 import typer
 
 from towline.v1.agent_pb2 import Agent
+from towline.v1.sandbox_pb2 import Sandbox
 from towline_cli import columns
 from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
@@ -17,6 +20,29 @@ from towline_sdk.client import Client, Page
 WAIT_SECONDS: Final = 1.0
 """Between two looks at an agent that is being waited for."""
 AgentName = Annotated[str, typer.Argument(help="Name or id of the agent.", show_default=False)]
+
+
+class Cap(StrEnum):
+    """What may be believed at most."""
+
+    L0 = "L0"
+    L1 = "L1"
+    L2 = "L2"
+    L3 = "L3"
+    L4 = "L4"
+    NONE = "none"
+
+
+_CAPS: Final = MappingProxyType(
+    {
+        Cap.L0: Sandbox.L0,
+        Cap.L1: Sandbox.L1,
+        Cap.L2: Sandbox.L2,
+        Cap.L3: Sandbox.L3,
+        Cap.L4: Sandbox.L4,
+        Cap.NONE: Sandbox.LEVEL_UNSPECIFIED,
+    }
+)
 
 app = typer.Typer(help="Agents: machines that pull work.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -102,6 +128,16 @@ def revoke_token(
 def undrain(agent: AgentName, output: Output = OutputFormat.TABLE) -> None:
     """Offer steps to a drained agent again (admins only)."""
     show(converse(lambda client: client.agents.undrain(agent)), output)
+
+
+@app.command()
+def cap(
+    agent: AgentName,
+    level: Annotated[Cap, typer.Argument(help="The strongest sandbox to believe it; `none`: whatever it says.")],
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """Believe an agent no stronger sandbox than this, whatever it says of itself (admins only)."""
+    show(converse(lambda client: client.agents.cap(agent, _CAPS[level])), output)
 
 
 @app.command()

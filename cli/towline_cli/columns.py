@@ -89,13 +89,22 @@ ENROLLMENT_TOKENS: Final = (
     Column[EnrollmentToken]("EXPIRES", lambda token: time_text(token.expire_time)),
     Column[EnrollmentToken]("CREATED", lambda token: time_text(token.create_time)),
 )
+
+
+def _sandbox(agent: Agent) -> str:
+    level = agent.info.sandbox.level or Sandbox.L0
+    if agent.sandbox_cap and agent.sandbox_cap < level:
+        return f"{Sandbox.Level.Name(agent.sandbox_cap)} (says {Sandbox.Level.Name(level)})"
+    return Sandbox.Level.Name(level)
+
+
 AGENTS: Final = (
     Column[Agent]("NAME", lambda agent: agent.name),
     Column[Agent]("STATE", _agent_state),
     Column[Agent]("RUNNING", lambda agent: f"{agent.running}/{agent.info.slots}"),
     Column[Agent]("TAKES NOTHING", lambda agent: agent.unschedulable),
     Column[Agent]("LABELS", _labels),
-    Column[Agent]("SANDBOX", lambda agent: Sandbox.Level.Name(agent.info.sandbox.level or Sandbox.L0)),
+    Column[Agent]("SANDBOX", _sandbox),
     Column[Agent]("PLUGINS", lambda agent: ",".join(agent.info.plugins) or "all"),
     Column[Agent]("VERSION", lambda agent: agent.info.version),
     Column[Agent]("LAST SEEN", lambda agent: time_text(agent.last_seen_time)),

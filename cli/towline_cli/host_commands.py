@@ -26,6 +26,7 @@ HOST_COMMANDS: Final = (
     HostCommand(("agent", "run"), "", "Run an agent on this machine (--help lists its options)."),
     HostCommand(("agent", "enroll"), ".enroll", "Make this machine an agent: trade a token for a credential."),
     HostCommand(("plugin", "run"), ".try_plugin", "Run a plugin folder once on this machine, as an agent would."),
+    HostCommand(("doctor",), ".doctor", "Prove how this machine can confine plugins, as its agent would."),
     HostCommand(("agent", "install-service"), ".install_service", "Write a hardened systemd unit for the agent."),
 )
 

@@ -41,6 +41,7 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.redis_wire import RedisWire
 from towline_controlplane.relay import Alone, Relay
+from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
@@ -166,7 +167,9 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     outputs = Outputs(database, blobs)
     retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
     keys = Keyring.parse(settings.secrets_key.get_secret_value())
-    limits = AgentLimits(settings.offer_seconds, settings.server_limits, settings.credential_days)
+    floor = SandboxLevel[settings.min_sandbox]
+    limits = AgentLimits(settings.offer_seconds, settings.server_limits, settings.credential_days, floor)
+    orchestrator.queues.floor = floor
     agent_admin = AgentAdminService(database, doorbell, lease_expiry)
     agents = AgentProtocol(
         database=database,
@@ -207,6 +210,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
                 Outlines(),
                 outputs,
                 LogStreams(database, doorbell, archive),
+                floor,
             ),
         ),
         _service("Secret", secret_service_pb2, secret_service_pb2_grpc, SecretService(database, keys)),

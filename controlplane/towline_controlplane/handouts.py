@@ -9,7 +9,7 @@ from towline_controlplane.engine.allowance import Allowed, allow
 from towline_controlplane.engine.handout import Holder
 from towline_controlplane.ledger import Ledger
 from towline_controlplane.model import Attempt, Output, PluginRef, Run, Step
-from towline_controlplane.requirements import Size
+from towline_controlplane.requirements import Requirements, Size
 from towline_controlplane.rooms import Claim, Room, rooms_of
 from towline_controlplane.saving import Saving
 from towline_controlplane.store import leases
@@ -27,6 +27,7 @@ class StepOffer:
     attempt: Attempt
     token: str
     plugin: PluginRef
+    requirements: Requirements
     allowed: Allowed
     config: str
     written_config: str
@@ -151,6 +152,7 @@ def _lease(ledger: Ledger, step: Step, claim: Claim, token: str, allowed: Allowe
         attempt=handout.attempt,
         token=token,
         plugin=plugin,
+        requirements=node.requirements,
         allowed=allowed,
         config=step.config if step.config is not None else written_config,
         written_config=written_config,

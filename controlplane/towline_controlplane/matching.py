@@ -9,12 +9,12 @@ import structlog
 from towline_controlplane.bus import MATCHING_TOPIC, QUEUES_TOPIC, Doorbell
 from towline_controlplane.engine.placement import satisfies
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements, Size
+from towline_controlplane.requirements import Requirements, SandboxLevel, Size
 from towline_controlplane.store import queues
 from towline_controlplane.store.database import Database
 
 _REFRESH_SECONDS = 1.0
-_Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, tuple[str, ...], int, tuple[str, ...], int, int]
+_Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, bool, tuple[str, ...], int, tuple[str, ...], int, int]
 
 log = structlog.get_logger(__name__)
 
@@ -25,6 +25,8 @@ class QueueIndex:
 
     database: Database
     doorbell: Doorbell
+    floor: SandboxLevel = SandboxLevel.L0
+    """No step goes to an agent with a weaker sandbox."""
     _requirements: Mapping[str, Requirements] = field(default_factory=dict[str, Requirements])
     _matching: dict[_Abilities, frozenset[str]] = field(default_factory=dict[_Abilities, frozenset[str]])
     """By what an agent can do, since the last refresh."""
@@ -36,11 +38,14 @@ class QueueIndex:
         """Returns the ids of the queues whose requirements an agent meets."""
         if not self._loaded:
             await self.refresh()
-        able = agent.sandbox_level, agent.plugins, agent.protocol_version, agent.lacking
+        confines = agent.believed_level, agent.isolates_network
+        able = *confines, agent.plugins, agent.protocol_version, agent.lacking
         key = frozenset(agent.labels.items()), *able, agent.slots, agent.memory_bytes
         if key not in self._matching:
             self._matching[key] = frozenset(
-                queue_id for queue_id, asked in self._requirements.items() if satisfies(asked, agent)
+                queue_id
+                for queue_id, asked in self._requirements.items()
+                if satisfies(asked.raised_to(self.floor), agent)
             )
         return self._matching[key]
 

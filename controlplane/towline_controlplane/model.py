@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from towline_controlplane.evidence import Evidence
 from towline_controlplane.frozen import frozen
-from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
+from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network, SandboxLevel
 from towline_controlplane.usage import Usage
 
 
@@ -278,6 +278,8 @@ class Attempt:
     """Resident memory that it was allowed."""
     weight: int = 1
     """Slots that it takes on its agent."""
+    sandbox_level: int | None = None
+    """The sandbox that it really had, as its agent reported."""
 
 
 @frozen
@@ -387,3 +389,19 @@ class AgentRecord:
     """When it is to get a new credential; 0: never."""
     next_credential_hash: str | None = None
     """Of a credential that takes the place of the other once it is used."""
+    sandbox: str = "{}"
+    """JSON text of what else it says of its sandbox."""
+    network_isolation: str = "none"
+    """How it keeps plugins off the network."""
+    sandbox_cap: int | None = None
+    """An admin believes it no more than this."""
+
+    @property
+    def believed_level(self) -> int:
+        """The sandbox that steps can count on."""
+        return self.sandbox_level if self.sandbox_cap is None else min(self.sandbox_level, self.sandbox_cap)
+
+    @property
+    def isolates_network(self) -> bool:
+        """Whether steps can count on being kept off the network."""
+        return self.network_isolation != "none" and self.believed_level >= SandboxLevel.L2

@@ -1,7 +1,7 @@
 """What a step asks of the agent that runs it. Imports nothing of ours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum, StrEnum
 from typing import Final
 
@@ -45,6 +45,12 @@ class Requirements:
     protocol_version: int = 1
     """The oldest version of the agent protocol that knows all that the step asks for."""
     size: Size = Size()
+    network: Network = Network.FULL
+    """NONE: only an agent that can keep a plugin off the network will do."""
+
+    def raised_to(self, floor: SandboxLevel) -> "Requirements":
+        """Returns the same with no weaker sandbox than the platform's floor."""
+        return self if self.sandbox_level >= floor else replace(self, sandbox_level=floor)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """Settings of the control plane, read once at start from the environment."""
 
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -98,6 +99,8 @@ class Settings(DatabaseSettings):
     """Most open files that a process of a node or plugin gets."""
     plugin_max_file_mb: int = Field(0, alias="PLUGIN_MAX_FILE_MB", ge=0)
     """Largest file that a node or plugin may write."""
+    min_sandbox: Literal["L0", "L1", "L2", "L3", "L4"] = Field("L0", alias="TOWLINE_MIN_SANDBOX")
+    """The weakest sandbox, L0 to L4, that any step runs in, whatever its plugin and node ask for."""
     retention_days: float = Field(30, alias="TOWLINE_RETENTION_DAYS", ge=0, le=36_500)
     """How long a run is kept after its end, with its logs and outputs; 0 keeps it for ever."""
     idempotency_hours: float = Field(24, alias="TOWLINE_IDEMPOTENCY_HOURS", ge=1, le=87_600)

@@ -35,6 +35,8 @@ class Builtin:
     """Modules of libraries that an agent need not have; without them it is offered no step that calls this."""
     network: str = "FULL"
     """NONE asks for a sandbox without network, which not every agent has; our own code needs none to keep off it."""
+    uses_network: bool = True
+    """One that does not is kept off it wherever the agent can do that, and runs elsewhere too: it is our own code."""
     min_sandbox: str = "L0"
     takes_secrets: bool = False
     """Whether a node may list `secrets`."""
@@ -68,6 +70,7 @@ _TEXT_TRANSFORM = Builtin(
     ),
     output_schema=_object(["text"], {"text": {"type": "string"}}),
     side_effects="NONE",
+    uses_network=False,
 )
 
 _HTTP_REQUEST = Builtin(
@@ -138,6 +141,7 @@ _JSON_TRANSFORM = Builtin(
     ),
     output_schema=_object(["value"], {"value": {}}),
     side_effects="NONE",
+    uses_network=False,
 )
 
 _DELAY = Builtin(
@@ -147,6 +151,7 @@ _DELAY = Builtin(
     config_schema=_object(["seconds"], {"seconds": {"type": "number", "minimum": 0, "maximum": _MOST_SECONDS}}),
     output_schema=_object(["seconds"], {"seconds": {"type": "number"}}),
     side_effects="NONE",
+    uses_network=False,
 )
 
 _OBJECT = {"type": "string", "pattern": "^s3://", "maxLength": 1_100}

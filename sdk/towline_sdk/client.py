@@ -23,6 +23,7 @@ from towline.v1.agent_pb2 import Agent
 from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Event, LogLine, LogsEnd, Run, Step
+from towline.v1.sandbox_pb2 import Sandbox
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Dag, Workflow, WorkflowVersion
 from towline_sdk.documents import NO_POLICIES, Policies
@@ -350,6 +351,11 @@ class AgentCalls:
         """Makes an enrollment token useless."""
         request = agent_admin_service_pb2.RevokeEnrollmentTokenRequest(token_id=token_id)
         await self._transport.call(request, agent_admin_service_pb2.RevokeEnrollmentTokenResponse)
+
+    async def cap(self, agent: str, level: Sandbox.Level) -> Agent:
+        """Believes an agent no stronger sandbox than this; LEVEL_UNSPECIFIED takes that back."""
+        request = agent_admin_service_pb2.CapAgentRequest(agent_id=agent, level=level)
+        return (await self._transport.call(request, agent_admin_service_pb2.CapAgentResponse)).agent
 
     async def create_token(
         self, uses: int = 1, lifetime_seconds: int | None = None

@@ -9,7 +9,7 @@ from sqlalchemy import delete
 
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements
+from towline_controlplane.requirements import Requirements, SandboxLevel
 from towline_controlplane.store import agents, queues, runs, tables
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Transaction
@@ -67,9 +67,32 @@ def test_a_step_goes_only_to_agents_that_meet_its_requirements(play: Play) -> No
         for unable in (
             replace(able, labels={"gpu": "no"}),
             replace(able, sandbox_level=1),
+            replace(able, sandbox_cap=1),
             replace(able, plugins=("SHELL",)),
         ):
             assert await index.matching(unable) == frozenset()
+
+    play(scenario)
+
+
+def test_a_floor_of_the_platform_holds_for_every_queue(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start([{"id": "a"}])
+        index = QueueIndex(rig.database, rig.doorbell, SandboxLevel.L2)
+        weak = await record(rig)
+        assert await index.matching(weak) == frozenset()
+        assert await index.matching(replace(weak, sandbox_level=2)) == (await stored(rig)).keys()
+
+    play(scenario)
+
+
+def test_a_step_without_a_network_goes_only_where_that_can_be_had(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start([{"id": "a", "network": "NONE"}])
+        index = QueueIndex(rig.database, rig.doorbell)
+        weak = await record(rig, sandbox_level=3)
+        assert await index.matching(weak) == frozenset()
+        assert await index.matching(replace(weak, network_isolation="netns")) == (await stored(rig)).keys()
 
     play(scenario)
 

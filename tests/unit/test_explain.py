@@ -18,7 +18,7 @@ from towline_controlplane.model import (
     Step,
     StepState,
 )
-from towline_controlplane.requirements import Requirements
+from towline_controlplane.requirements import Network, Requirements
 
 NOW = 1_000_000_000
 RUN = Run(
@@ -121,6 +121,11 @@ CASES: dict[str, tuple[dict[str, Any], Rule | None, str]] = {
         Rule.SANDBOX,
         "no agent of 1 has the sandbox: agent-1 its sandbox is L0, and L2 is asked for",
     ),
+    "network": (
+        {"requirements": Requirements(network=Network.NONE)},
+        Rule.NETWORK,
+        "no agent of 1 can take the network away: agent-1 cannot keep a plugin off the network",
+    ),
     "plugin": (
         {"requirements": Requirements(plugin="SHELL"), "agents": [(an_agent(plugins=("DELAY",)), 0)]},
         Rule.PLUGIN,
@@ -175,10 +180,10 @@ def test_every_state_has_an_explanation(state: StepState) -> None:
 
 def test_everything_that_an_agent_lacks_is_named_and_the_able_come_first() -> None:
     poor = an_agent(1, drained=True, lease_expire_time=0, plugins=("DELAY",))
-    asked = Requirements({"gpu": "yes"}, 1, "SHELL")
-    able = an_agent(2, labels={"gpu": "yes"}, sandbox_level=3)
+    asked = Requirements({"gpu": "yes"}, 1, "SHELL", network=Network.NONE)
+    able = an_agent(2, labels={"gpu": "yes"}, sandbox_level=3, network_isolation="netns")
     first, second = explain(a_situation(requirements=asked, agents=[(poor, 2), (able, 1)])).agents
     assert (first.agent.name, first.may_take, first.unmet) == ("agent-2", True, [])
     assert [reason.rule for reason in second.unmet] == [
-        *(Rule.ONLINE, Rule.LABEL, Rule.SANDBOX, Rule.PLUGIN, Rule.DRAIN, Rule.SLOTS)
+        *(Rule.ONLINE, Rule.LABEL, Rule.SANDBOX, Rule.NETWORK, Rule.PLUGIN, Rule.DRAIN, Rule.SLOTS)
     ]

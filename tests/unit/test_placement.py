@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from towline_controlplane import protocol_versions
 from towline_controlplane.engine.placement import Rule, free_slots, queue_id, satisfies, unmet
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements, SandboxLevel
+from towline_controlplane.requirements import Network, Requirements, SandboxLevel
 
 names = st.text(max_size=5)
 labels = st.dictionaries(names, names, max_size=4)
 levels = st.sampled_from(SandboxLevel)
 versions = st.integers(protocol_versions.OLDEST, protocol_versions.CURRENT)
-requirements = st.builds(Requirements, labels, levels, st.none() | names, versions)
+networks = st.sampled_from(Network)
+requirements = st.builds(Requirements, labels, levels, st.none() | names, versions, networks)
 
 
 def an_agent(**fields: Any) -> AgentRecord:
@@ -131,7 +132,8 @@ def test_more_labels_a_stronger_sandbox_and_all_plugins_never_cost_an_agent_work
     required: Requirements, agent: AgentRecord
 ) -> None:
     labels = {**agent.labels, **required.labels}
-    able = an_agent(labels=labels, sandbox_level=SandboxLevel.L4, protocol_version=protocol_versions.CURRENT)
+    strong: dict[str, Any] = {"sandbox_level": SandboxLevel.L4, "network_isolation": "netns"}
+    able = an_agent(labels=labels, protocol_version=protocol_versions.CURRENT, **strong)
     assert satisfies(required, able)
 
 
@@ -143,3 +145,31 @@ def test_an_agent_has_the_slots_that_it_does_not_hold_and_none_when_drained_or_g
     slots: int, held: int, drained: bool, now: int, free: int
 ) -> None:
     assert free_slots(an_agent(slots=slots, drained=drained, lease_expire_time=10), held, now) == free
+
+
+@pytest.mark.parametrize(
+    ("agent", "required", "reason"),
+    [
+        ({"sandbox_level": 3}, Requirements(sandbox_level=3), ""),
+        ({"sandbox_level": 3, "sandbox_cap": 4}, Requirements(sandbox_level=3), ""),
+        (
+            {"sandbox_level": 3, "sandbox_cap": 1},
+            Requirements(sandbox_level=2),
+            "its sandbox is L1 (it says L3), and L2 is asked for",
+        ),
+        ({"sandbox_level": 1}, Requirements().raised_to(SandboxLevel.L2), "its sandbox is L1, and L2 is asked for"),
+        ({"sandbox_level": 2, "network_isolation": "seccomp"}, Requirements(network=Network.NONE), ""),
+        ({"sandbox_level": 2}, Requirements(network=Network.NONE), "cannot keep a plugin off the network"),
+        (
+            {"sandbox_level": 3, "network_isolation": "netns", "sandbox_cap": 1},
+            Requirements(network=Network.NONE),
+            "cannot keep a plugin off the network",
+        ),
+    ],
+)
+def test_what_is_believed_of_a_sandbox_decides(agent: dict[str, Any], required: Requirements, reason: str) -> None:
+    assert "; ".join(each.message for each in unmet(required, an_agent(**agent))) == reason
+
+
+def test_a_floor_only_raises() -> None:
+    assert Requirements(sandbox_level=3).raised_to(SandboxLevel.L2) == Requirements(sandbox_level=3)

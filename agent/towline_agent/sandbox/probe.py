@@ -112,11 +112,12 @@ def judge(by_level: Mapping[Level, Findings], unconfined: Findings, operator: Op
     """Returns the standing that the findings of the canaries give; the features are those of the strongest one."""
     usable = [level for level in by_level if all(_holds(by_level[level], each, operator) for each in _up_to(level))]
     level = max((level for level in usable if level <= operator.most), default=Level.L0)
-    best = by_level[max((level for level in by_level if not by_level[level].broken), default=Level.L1)]
+    best = max((level for level in by_level if not by_level[level].broken), default=Level.L1)
     missing = dict.fromkeys(FEATURES_OF[Level.L4], _NO_CGROUPS)
     for feature in ATTACKS_ON:
-        if not _holds(best, feature, operator):
-            missing[feature] = _why_not(by_level, best, feature)
+        told = by_level[max(best, _level_of(feature))]
+        if not _holds(told, feature, operator):
+            missing[feature] = told.why_not(feature)
         elif operator.most < _level_of(feature):
             missing[feature] = f"the agent is set to {operator.most.name} at most"
     features = tuple(feature for feature in ATTACKS_ON if feature not in missing)
@@ -136,11 +137,6 @@ def _holds(findings: Findings, feature: Feature, operator: Operator) -> bool:
     if feature is Feature.NOT_ROOT and operator.allow_root:
         return not findings.broken
     return findings.refused(feature)
-
-
-def _why_not(by_level: Mapping[Level, Findings], best: Findings, feature: Feature) -> str:
-    own = by_level.get(_level_of(feature), best)
-    return own.why_not(feature) if own.broken else best.why_not(feature)
 
 
 def _refused_to_all(unconfined: Findings, feature: Feature) -> str:

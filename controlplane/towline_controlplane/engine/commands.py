@@ -45,6 +45,8 @@ class EndAttempt:
     """Set by the plugin: replaces the computed backoff."""
     evidence: Evidence | None = None
     """For every outcome but SUCCEEDED."""
+    sandbox_level: int | None = None
+    """The sandbox that the attempt really had."""
 
 
 @dataclass(frozen=True, slots=True)

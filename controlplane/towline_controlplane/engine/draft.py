@@ -145,6 +145,7 @@ class Draft:
             usage=report.usage if report else Usage(),
             report_digest=report.digest if report else None,
             evidence=evidence,
+            sandbox_level=report.sandbox_level if report else None,
         )
 
     def ready_step(self, node_id: str, config: str | None) -> None:

@@ -181,6 +181,7 @@ _OF_AGENTS = {
     Rule.ONLINE: "is online",
     Rule.LABEL: "has the labels",
     Rule.SANDBOX: "has the sandbox",
+    Rule.NETWORK: "can take the network away",
     Rule.PLUGIN: "runs the plugin",
     Rule.PROTOCOL: "knows all that the node asks for",
     Rule.MEMORY: "has the memory",

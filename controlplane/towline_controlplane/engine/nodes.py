@@ -55,6 +55,7 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         labels=_labels(fields),
         sandbox_level=max(fields.choice("minSandbox", SandboxLevel.L0), plugin.min_sandbox if plugin else 0),
         plugin=plugin.name if plugin else None,
+        network=_network(fields, plugin),
         protocol_version=_protocol_version(fields, plugin),
         size=Size(
             weight=fields.integer("weight", 1, limits.MAX_WEIGHT, 1),
@@ -79,6 +80,12 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         queue_timeout_ms=fields.integer("queueTimeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
         limits=_limits(fields.object("limits")) if fields.has("limits") else DEFAULT_LIMITS,
     )
+
+
+def _network(fields: Fields, plugin: PluginRef | None) -> Network:
+    """The stricter of what the node says and what the plugin asks for."""
+    asked = fields.choice("network", Network.FULL)
+    return Network.NONE if plugin is not None and plugin.network is Network.NONE else asked
 
 
 def _protocol_version(fields: Fields, plugin: PluginRef | None) -> int:

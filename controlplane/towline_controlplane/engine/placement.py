@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
-from towline_controlplane.requirements import Requirements, SandboxLevel, Size
+from towline_controlplane.requirements import Network, Requirements, SandboxLevel, Size
 
 
 class Rule(StrEnum):
@@ -27,6 +27,7 @@ class Rule(StrEnum):
     ONLINE = "ONLINE"
     LABEL = "LABEL"
     SANDBOX = "SANDBOX"
+    NETWORK = "NETWORK"
     PLUGIN = "PLUGIN"
     PROTOCOL = "PROTOCOL"
     MEMORY = "MEMORY"
@@ -51,7 +52,7 @@ def queue_id(requirements: Requirements) -> str:
     """
     labels = tuple(sorted(requirements.labels.items()))
     beyond = int(requirements.sandbox_level), requirements.protocol_version
-    return _queue_id(labels, *beyond, requirements.plugin, requirements.size)
+    return _queue_id(labels, *beyond, requirements.plugin, requirements.size, requirements.network)
 
 
 def unmet(requirements: Requirements, agent: AgentRecord) -> list[Reason]:
@@ -93,7 +94,12 @@ def is_online(agent: AgentRecord, now: int) -> bool:
 
 @lru_cache(maxsize=1024)
 def _queue_id(
-    labels: tuple[tuple[str, str], ...], sandbox_level: int, protocol_version: int, plugin: str | None, size: Size
+    labels: tuple[tuple[str, str], ...],
+    sandbox_level: int,
+    protocol_version: int,
+    plugin: str | None,
+    size: Size,
+    network: Network,
 ) -> str:
     asked: dict[str, object] = {"labels": dict(labels)}
     if plugin is not None:
@@ -106,6 +112,8 @@ def _queue_id(
         asked["weight"] = size.weight
     if size.memory_mb:
         asked["memoryMb"] = size.memory_mb
+    if network is not Network.FULL:
+        asked["network"] = network
     text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -120,10 +128,19 @@ def _missing_labels(requirements: Requirements, agent: AgentRecord) -> str:
 
 
 def _missing_sandbox(requirements: Requirements, agent: AgentRecord) -> str:
-    if agent.sandbox_level >= requirements.sandbox_level:
+    if agent.believed_level >= requirements.sandbox_level:
         return ""
-    wanted, given = SandboxLevel(requirements.sandbox_level).name, SandboxLevel(agent.sandbox_level).name
-    return f"its sandbox is {given}, and {wanted} is asked for"
+    wanted, given = SandboxLevel(requirements.sandbox_level).name, SandboxLevel(agent.believed_level).name
+    capped = (
+        f" (it says {SandboxLevel(agent.sandbox_level).name})" if agent.believed_level < agent.sandbox_level else ""
+    )
+    return f"its sandbox is {given}{capped}, and {wanted} is asked for"
+
+
+def _missing_isolation(requirements: Requirements, agent: AgentRecord) -> str:
+    if requirements.network is Network.FULL or agent.isolates_network:
+        return ""
+    return "cannot keep a plugin off the network"
 
 
 def _missing_protocol(requirements: Requirements, agent: AgentRecord) -> str:
@@ -159,6 +176,7 @@ def _missing_slots(requirements: Requirements, agent: AgentRecord) -> str:
 _MISSING: Mapping[Rule, Callable[[Requirements, AgentRecord], str]] = {
     Rule.LABEL: _missing_labels,
     Rule.SANDBOX: _missing_sandbox,
+    Rule.NETWORK: _missing_isolation,
     Rule.PLUGIN: _missing_plugin,
     Rule.PROTOCOL: _missing_protocol,
     Rule.MEMORY: _missing_memory,

@@ -12,6 +12,7 @@ from towline_controlplane.bus import Doorbell, agent_topic
 from towline_controlplane.errors import InvalidArgument, NotFound
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.services import convert
+from towline_controlplane.services.agent_messages import SANDBOX_LEVELS
 from towline_controlplane.services.callers import Context
 from towline_controlplane.services.checks import found
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
@@ -108,6 +109,11 @@ class AgentAdminService:
         if not await self.database.write(lambda tx: enrollment_tokens.revoke(tx, request.token_id)):
             raise NotFound(f"there is no enrollment token {request.token_id!r} to be used")
         return pb.RevokeEnrollmentTokenResponse()
+
+    async def CapAgent(self, request: pb.CapAgentRequest, _context: Context) -> pb.CapAgentResponse:
+        """Believes an agent no stronger sandbox than it is told, or takes that back."""
+        cap = partial(agents.set_sandbox_cap, level=SANDBOX_LEVELS.get(request.level))
+        return pb.CapAgentResponse(agent=await self._change(request.agent_id, cap))
 
     async def CreateEnrollmentToken(
         self, request: pb.CreateEnrollmentTokenRequest, _context: Context

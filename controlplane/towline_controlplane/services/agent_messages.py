@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToJson
 
 from towline.v1 import agent_pb2, agent_service_pb2, run_pb2, sandbox_pb2, workflow_pb2
 from towline_controlplane import protocol_versions
@@ -25,6 +26,7 @@ from towline_controlplane.services import evidence_messages
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
+from towline_plugins.catalog import BUILTINS
 
 SERVER_VERSION = importlib.metadata.version("towline")
 MAX_CHUNK_BYTES = 256 * 1024
@@ -51,8 +53,12 @@ _VERDICT_CODES: Mapping[Verdict, agent_service_pb2.Verdict.Code] = {
 }
 
 
+_MAX_FEATURES = 64
+_MAX_REASON = 512
+_ISOLATIONS = frozenset({"netns", "seccomp"})
+
 # A level that this control plane does not know is not believed.
-_SANDBOX_LEVELS: Mapping[int, SandboxLevel] = {
+SANDBOX_LEVELS: Mapping[int, SandboxLevel] = {
     sandbox_pb2.Sandbox.Level.Value(level.name): level for level in SandboxLevel
 }
 
@@ -65,6 +71,8 @@ class AgentLimits:
     server: ServerLimits = DEFAULT_SERVER_LIMITS
     credential_days: float = 0
     """How long an agent keeps its credential; 0: until an admin says so."""
+    min_sandbox: SandboxLevel = SandboxLevel.L0
+    """Of every step: the floor of the platform."""
 
 
 def check_session_id(session_id: str) -> None:
@@ -106,13 +114,33 @@ def session_info(info: agent_pb2.AgentInfo) -> SessionInfo:
         version=info.version[:64],
         hostname=info.hostname[:255],
         platform=info.platform[:64],
-        sandbox_level=_SANDBOX_LEVELS.get(info.sandbox.level, SandboxLevel.L0),
+        sandbox_level=SANDBOX_LEVELS.get(info.sandbox.level, SandboxLevel.L0),
+        sandbox=_sandbox(info.sandbox),
+        network_isolation=info.sandbox.network_isolation if info.sandbox.network_isolation in _ISOLATIONS else "none",
         plugins=sorted(set(info.plugins)),
         protocol_version=protocol_versions.supported(info.protocol_version),
         lacking=sorted(set(info.lacking)),
         unschedulable=info.unschedulable[:_MAX_REASON] or None,
         memory_bytes=max(info.memory_bytes, 0),
     )
+
+
+def _sandbox(message: sandbox_pb2.Sandbox) -> str:
+    if max(len(message.features), len(message.missing)) > _MAX_FEATURES:
+        raise InvalidArgument.of("info.sandbox", f"at most {_MAX_FEATURES} features")
+    bounded = sandbox_pb2.Sandbox(
+        features=[name[:64] for name in message.features],
+        missing=[
+            sandbox_pb2.Sandbox.MissingFeature(feature=each.feature[:64], reason=each.reason[:_MAX_REASON])
+            for each in message.missing
+        ],
+        memory_enforcement=message.memory_enforcement[:64],
+        network_isolation=message.network_isolation[:64],
+        kernel=message.kernel[:128],
+    )
+    if message.HasField("probe_time"):
+        bounded.probe_time.CopyFrom(message.probe_time)
+    return MessageToJson(bounded, indent=None)
 
 
 def lease(message: agent_service_pb2.Lease, agent: AgentRecord) -> Lease:
@@ -162,6 +190,7 @@ def report(result: agent_service_pb2.AttemptResult, agent: AgentRecord) -> Repor
         elapsed_us=int(seconds(result.elapsed) * 1_000_000),
         retry_after_ms=_retry_after_ms(result),
         evidence=_evidence(outcome, result),
+        sandbox_level=SANDBOX_LEVELS.get(result.sandbox_level),
     )
     return Report(lease(result.lease, agent), end)
 
@@ -215,6 +244,7 @@ def offer(
         workflow_id=given.run.workflow_id,
         owner_id=given.run.owner_id,
         weight=attempt.weight,
+        confinement=_confinement(given, limits),
     )
 
 
@@ -239,6 +269,16 @@ def _evidence(outcome: Outcome, result: agent_service_pb2.AttemptResult) -> Evid
     if result.outcome == agent_service_pb2.AttemptResult.SUCCEEDED:  # with an output that cannot be recorded
         return Evidence(Cause.INVALID_OUTPUT)
     return evidence_messages.stored(result)
+
+
+def _confinement(given: StepOffer, limits: AgentLimits) -> sandbox_pb2.Confinement:
+    asked = given.requirements.raised_to(limits.min_sandbox)
+    builtin = BUILTINS.get(given.plugin.name) if not given.plugin.digest else None
+    return sandbox_pb2.Confinement(
+        min_sandbox=SandboxLevel(asked.sandbox_level).name,
+        network=asked.network.value,
+        network_unneeded=builtin is not None and not builtin.uses_network,
+    )
 
 
 def _failure(message: run_pb2.Failure) -> Failure:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import Parse
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -147,6 +148,7 @@ def attempt(row: model.Attempt, log: LogStatus) -> run_pb2.Attempt:
         evidence=evidence_messages.message(row.evidence),
         memory_limit_mb=row.memory_limit_mb,
         log=log_state(row, log),
+        sandbox_level=None if row.sandbox_level is None else SandboxLevel(row.sandbox_level).name,
     )
 
 
@@ -204,6 +206,12 @@ def log_line(node_id: str, number: int, record: LogRecord) -> run_pb2.LogLine:
     )
 
 
+def _sandbox(row: model.AgentRecord) -> sandbox_pb2.Sandbox:
+    message = Parse(row.sandbox, sandbox_pb2.Sandbox(), ignore_unknown_fields=True)
+    message.MergeFrom(sandbox_pb2.Sandbox(level=SandboxLevel(row.sandbox_level).name))
+    return message
+
+
 def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
     """Returns the agent without its credential."""
     row = listed.agent
@@ -213,7 +221,7 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
         version=row.version,
         hostname=row.hostname,
         platform=row.platform,
-        sandbox=sandbox_pb2.Sandbox(level=SandboxLevel(row.sandbox_level).name),
+        sandbox=_sandbox(row),
         plugins=row.plugins,
         protocol_version=row.protocol_version,
         lacking=row.lacking,
@@ -231,6 +239,7 @@ def agent(listed: ListedAgent, *, online: bool) -> agent_pb2.Agent:
         disabled=row.disabled,
         unschedulable=row.unschedulable or "",
         slots_taken=listed.taken,
+        sandbox_cap=None if row.sandbox_cap is None else SandboxLevel(row.sandbox_cap).name,
     )
 
 

@@ -87,6 +87,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         limits=_limits(document["limits"]) if "limits" in document else None,
         secrets=document.get("secrets"),
         weight=document.get("weight"),
+        network=document.get("network", Sandbox.NETWORK_UNSPECIFIED),
     )
 
 

@@ -20,6 +20,7 @@ from towline_controlplane.json_values import MAX_BYTES, canonical_text, to_text,
 from towline_controlplane.model import Output, Run, RunState, Step, WorkflowVersion
 from towline_controlplane.orchestrator import RunStart
 from towline_controlplane.outputs import Outputs
+from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.services import convert
 from towline_controlplane.services.agent_messages import MAX_OUTPUT_BYTES
 from towline_controlplane.services.callers import Context, current_user, visible_owner
@@ -80,6 +81,8 @@ class RunService:
     outlines: Outlines
     outputs: Outputs
     logs: LogStreams
+    min_sandbox: SandboxLevel = SandboxLevel.L0
+    """The floor of the platform."""
 
     async def StartRun(self, request: pb.StartRunRequest, _context: Context) -> pb.StartRunResponse:
         """Starts a run; answered once it is committed."""
@@ -208,7 +211,9 @@ class RunService:
         def read(tx: Transaction) -> pb.ExplainStepResponse:
             run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
             step = found(runs.get_step(tx, run.id, request.node_id), "step", request.node_id)
-            return pb.ExplainStepResponse(explanation=explanation_message(explain(situation_of(tx, run, step))))
+            return pb.ExplainStepResponse(
+                explanation=explanation_message(explain(situation_of(tx, run, step, self.min_sandbox)))
+            )
 
         return await self.database.read(read)
 

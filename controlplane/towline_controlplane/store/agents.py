@@ -55,6 +55,9 @@ class SessionInfo:
     lacking: Sequence[str] = ()
     unschedulable: str | None = None
     memory_bytes: int = 0
+    sandbox: str = "{}"
+    """JSON text."""
+    network_isolation: str = "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,12 @@ def set_disabled(tx: Transaction, agent_id: str, *, disabled: bool) -> None:
     """Disables an agent or takes that back; claims under way for it are over before."""
     agents = tables.agents
     tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(disabled=disabled))
+
+
+def set_sandbox_cap(tx: Transaction, agent_id: str, level: int | None) -> None:
+    """Caps the sandbox that an agent is believed to have, or takes that back."""
+    agents = tables.agents
+    tx.connection.execute(update(agents).where(agents.c.id == agent_id).values(sandbox_cap=level))
 
 
 def lease_clocks(tx: Transaction) -> list[LeaseClock]:

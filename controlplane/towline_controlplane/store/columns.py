@@ -48,9 +48,9 @@ def text_column(name: str, *, null: bool = False, default: str | None = None) ->
     return Column(name, _TEXT, nullable=null, server_default=default)
 
 
-def count(name: str, *, default: str | None = None) -> Column[int]:
+def count(name: str, *, null: bool = False, default: str | None = None) -> Column[int]:
     """Returns a column of a small number."""
-    return Column(name, Integer, nullable=False, server_default=default)
+    return Column(name, Integer, nullable=null, server_default=default)
 
 
 def big(name: str, *, null: bool = False, default: str | None = None) -> Column[int]:

@@ -5,14 +5,14 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 
-from towline_controlplane.requirements import Requirements, Size
+from towline_controlplane.requirements import Network, Requirements, Size
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import to_json
 from towline_controlplane.store.statements import insert_if_absent
 
 _INSERT_QUEUE = insert_if_absent(
-    "queues", ("id", "labels", "sandbox_level", "plugin", "protocol_version", "weight", "memory_mb")
+    "queues", ("id", "labels", "sandbox_level", "plugin", "protocol_version", "weight", "memory_mb", "network")
 )
 
 
@@ -21,7 +21,7 @@ def ensure_queues(tx: Transaction, by_id: Mapping[str, Requirements]) -> None:
     rows = [
         (
             *(queue_id, to_json(dict(asked.labels)), int(asked.sandbox_level), asked.plugin, asked.protocol_version),
-            *(asked.size.weight, asked.size.memory_mb),
+            *(asked.size.weight, asked.size.memory_mb, asked.network.value),
         )
         for queue_id, asked in sorted(by_id.items())
     ]
@@ -32,8 +32,8 @@ def all_queues(tx: Transaction) -> dict[str, Requirements]:
     """Returns the requirements of every queue by its id."""
     queues = tables.queues.c
     asked = queues.sandbox_level, queues.plugin, queues.protocol_version, queues.weight, queues.memory_mb
-    query = select(queues.id, queues.labels, *asked)
+    query = select(queues.id, queues.labels, queues.network, *asked)
     return {
-        queue_id: Requirements(json.loads(labels), level, plugin, version, Size(*size))
-        for queue_id, labels, level, plugin, version, *size in tx.connection.execute(query)
+        queue_id: Requirements(json.loads(labels), level, plugin, version, Size(*size), Network(network))
+        for queue_id, labels, network, level, plugin, version, *size in tx.connection.execute(query)
     }

@@ -261,6 +261,7 @@ attempts = Table(
     count("memory_mb", default="0"),
     text_column("evidence", null=True),
     count("memory_limit_mb", default="0"),
+    count("sandbox_level", null=True),
     PrimaryKeyConstraint("run_id", "node_id", "number"),
     UniqueConstraint("run_id", "execution_key"),
     ForeignKeyConstraint(["run_id", "node_id"], ["steps.run_id", "steps.node_id"], ondelete="CASCADE"),

@@ -1,0 +1,147 @@
+"""The probe: what canaries find on this host, and what is made of what they find."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sandbox_scenario import IS_ROOT
+
+from towline_agent import prctl
+from towline_agent.sandbox.levels import FEATURES_OF, Feature, Level
+from towline_agent.sandbox.probe import ATTACKS_ON, Findings, Operator, judge, probe
+from towline_agent.sandbox.standing import Standing
+from towline_agent.supervisor_client import ProcessSupervisor
+
+ALL_REFUSED = Findings({attack: "refused" for attacks in ATTACKS_ON.values() for attack in attacks})
+NONE_REFUSED = Findings({})
+BROKEN = Findings({}, "clone: Operation not permitted")
+PLAIN = Operator()
+LEVELS = (Level.L1, Level.L2, Level.L3)
+
+
+def but(*attacks: str) -> Findings:
+    return Findings({name: why for name, why in ALL_REFUSED.refusals.items() if name not in attacks})
+
+
+def judged(l1: Findings, l2: Findings, l3: Findings, operator: Operator = PLAIN) -> Standing:
+    return judge(dict(zip(LEVELS, (l1, l2, l3), strict=True)), NONE_REFUSED, operator)
+
+
+@pytest.mark.parametrize(
+    ("findings", "level"),
+    [
+        ((ALL_REFUSED, ALL_REFUSED, ALL_REFUSED), Level.L3),
+        ((ALL_REFUSED, ALL_REFUSED, BROKEN), Level.L2),
+        ((ALL_REFUSED, BROKEN, BROKEN), Level.L1),
+        ((BROKEN, BROKEN, BROKEN), Level.L0),
+        ((BROKEN, BROKEN, ALL_REFUSED), Level.L3),
+        ((ALL_REFUSED, ALL_REFUSED, but("see_file")), Level.L2),
+        ((ALL_REFUSED, but("send_udp"), but("send_udp")), Level.L1),
+        ((but("outlive"), but("outlive"), but("outlive")), Level.L0),
+        ((ALL_REFUSED, ALL_REFUSED, but("be_root")), Level.L2),
+        ((but("signal"), but("signal"), but("signal")), Level.L3),
+    ],
+)
+def test_a_level_holds_if_every_attack_of_it_and_of_those_below_was_refused(
+    findings: tuple[Findings, Findings, Findings], level: Level
+) -> None:
+    assert judged(*findings).level is level
+
+
+def test_what_is_missing_is_said_with_its_reason() -> None:
+    standing = judged(ALL_REFUSED, but("send_udp"), BROKEN)
+    assert standing.missing[Feature.SOCKETS_FILTERED] == "the attack send_udp succeeded"
+    assert standing.missing[Feature.OWN_ROOT] == "clone: Operation not permitted"
+    assert standing.missing.keys() >= set(FEATURES_OF[Level.L4])
+    assert not set(standing.features) & set(standing.missing)
+    assert set(standing.features) | set(standing.missing) == {*ATTACKS_ON, *FEATURES_OF[Level.L4]}
+
+
+def test_what_is_refused_to_everyone_proves_nothing() -> None:
+    unconfined = Findings({"make_user_namespace": "Operation not permitted"})
+    standing = judge(dict.fromkeys(LEVELS, ALL_REFUSED), unconfined, Operator())
+    assert standing.unproven == {Feature.NO_USER_NAMESPACES: "make_user_namespace: Operation not permitted"}
+
+
+def test_an_operator_may_limit_the_level_and_allow_root() -> None:
+    limited = judged(ALL_REFUSED, ALL_REFUSED, ALL_REFUSED, Operator(most=Level.L2))
+    assert (limited.level, limited.missing[Feature.OWN_ROOT]) == (Level.L2, "the agent is set to L2 at most")
+    as_root = but("be_root")
+    assert judged(as_root, as_root, as_root).level is Level.L0
+    assert judged(as_root, as_root, as_root, Operator(allow_root=True)).level is Level.L3
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Standing:
+    """The standing of this host."""
+    folder = tmp_path_factory.mktemp("canaries")
+    script = f"""
+import asyncio, json, os
+from pathlib import Path
+from {prctl.__name__} import refuse_inspection
+from {probe.__module__} import Operator, probe
+from {ProcessSupervisor.__module__} import ProcessSupervisor
+from towline_agent.doctor import describe
+async def run():
+    supervisor = ProcessSupervisor.start(())
+    refuse_inspection()
+    try:
+        uids = range(61_100, 61_103) if os.geteuid() == 0 else range(0)
+        print(json.dumps(describe(await probe(supervisor, Path({str(folder)!r}), Operator(uids=uids)))))
+    finally:
+        await supervisor.close()
+asyncio.run(run())
+"""
+    folder.chmod(0o711)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    assert list(folder.iterdir()) == []
+    return Standing(
+        Level[document["level"]],
+        tuple(Feature(name) for name in document["features"]),
+        {Feature(each["feature"]): each["reason"] for each in document["missing"]},
+        {Feature(each["feature"]): each["reason"] for each in document["unproven"]},
+    )
+
+
+def test_this_host_isolates(found: Standing) -> None:
+    assert found.level is Level.L3
+    assert set(found.missing) == set(FEATURES_OF[Level.L4])
+    assert (found.network_isolation, found.memory_enforcement) == ("netns", "sampled")
+
+
+def test_the_attacks_are_real(found: Standing) -> None:
+    """Unconfined they succeed, but for what this user may not do anyway and what every attempt gets."""
+    always = {Feature.NO_NEW_PRIVILEGES, Feature.TREE_KILLED, Feature.RESOURCE_LIMITS}
+    of_users = {Feature.NOT_ROOT, Feature.SYSTEM_CALLS_FILTERED, Feature.NO_CAPABILITIES, Feature.SOCKETS_FILTERED}
+    assert found.unproven.keys() <= (always if IS_ROOT else always | of_users)
+
+
+def test_doctor_tells_it_and_says_no_below_what_is_required(tmp_path: Path) -> None:
+    def doctor(*options: str, sandbox: str = "auto") -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "TOWLINE_AGENT_DIR": str(tmp_path / "agent"), "TOWLINE_AGENT_SANDBOX": sandbox}
+        command = [sys.executable, "-m", "towline_agent.doctor", *options]
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    told = doctor("--output", "json", "--require", "L3")
+    assert (told.returncode, json.loads(told.stdout)["level"]) == (0, "L3"), told
+    table = doctor("--require", "L3", sandbox="L0")
+    assert (table.returncode, table.stdout.splitlines()[0][:12]) == (1, "sandbox   L0")
+    assert "own_root: the agent is set to L0 at most" in table.stdout
+    assert list(tmp_path.iterdir()) == []
+    assert doctor("--require", "L9").returncode == 2
+
+
+def test_a_canary_that_cannot_run_is_a_finding_and_no_crash(tmp_path: Path) -> None:
+    async def scenario() -> Standing:
+        supervisor = ProcessSupervisor.start(())
+        await supervisor.close()
+        return await probe(supervisor, tmp_path, Operator())
+
+    standing = asyncio.run(scenario())
+    assert standing.level is Level.L0
+    assert standing.missing[Feature.TREE_KILLED] == "the supervisor is closed"
