@@ -7,7 +7,7 @@ from typing import TypeAlias
 import structlog
 
 from towline_controlplane.bus import MATCHING_TOPIC, QUEUES_TOPIC, Doorbell
-from towline_controlplane.engine.placement import satisfies
+from towline_controlplane.engine.placement import believed_level, isolates_network, satisfies
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.requirements import Requirements, SandboxLevel, Size
 from towline_controlplane.store import queues
@@ -38,7 +38,7 @@ class QueueIndex:
         """Returns the ids of the queues whose requirements an agent meets."""
         if not self._loaded:
             await self.refresh()
-        confines = agent.believed_level, agent.isolates_network
+        confines = believed_level(agent), isolates_network(agent)
         able = *confines, agent.plugins, agent.protocol_version, agent.lacking
         key = frozenset(agent.labels.items()), *able, agent.slots, agent.memory_bytes
         if key not in self._matching:

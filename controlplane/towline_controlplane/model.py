@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from towline_controlplane.evidence import Evidence
 from towline_controlplane.frozen import frozen
-from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network, SandboxLevel
+from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
 from towline_controlplane.usage import Usage
 
 
@@ -395,13 +395,3 @@ class AgentRecord:
     """How it keeps plugins off the network."""
     sandbox_cap: int | None = None
     """An admin believes it no more than this."""
-
-    @property
-    def believed_level(self) -> int:
-        """The sandbox that steps can count on."""
-        return self.sandbox_level if self.sandbox_cap is None else min(self.sandbox_level, self.sandbox_cap)
-
-    @property
-    def isolates_network(self) -> bool:
-        """Whether steps can count on being kept off the network."""
-        return self.network_isolation != "none" and self.believed_level >= SandboxLevel.L2

@@ -17,7 +17,7 @@ labels = st.dictionaries(names, names, max_size=4)
 levels = st.sampled_from(SandboxLevel)
 versions = st.integers(protocol_versions.OLDEST, protocol_versions.CURRENT)
 networks = st.sampled_from(Network)
-requirements = st.builds(Requirements, labels, levels, st.none() | names, versions, networks)
+requirements = st.builds(Requirements, labels, levels, st.none() | names, versions, network=networks)
 
 
 def an_agent(**fields: Any) -> AgentRecord:

@@ -87,6 +87,16 @@ def refuses(agent: AgentRecord) -> list[Reason]:
     return found
 
 
+def believed_level(agent: AgentRecord) -> int:
+    """Returns the sandbox that steps can count on."""
+    return agent.sandbox_level if agent.sandbox_cap is None else min(agent.sandbox_level, agent.sandbox_cap)
+
+
+def isolates_network(agent: AgentRecord) -> bool:
+    """Tells whether steps can count on being kept off the network."""
+    return agent.network_isolation != "none" and believed_level(agent) >= SandboxLevel.L2
+
+
 def is_online(agent: AgentRecord, now: int) -> bool:
     """Tells whether the agent has been heard of within its lease."""
     return agent.lease_expire_time > now
@@ -128,17 +138,17 @@ def _missing_labels(requirements: Requirements, agent: AgentRecord) -> str:
 
 
 def _missing_sandbox(requirements: Requirements, agent: AgentRecord) -> str:
-    if agent.believed_level >= requirements.sandbox_level:
+    if believed_level(agent) >= requirements.sandbox_level:
         return ""
-    wanted, given = SandboxLevel(requirements.sandbox_level).name, SandboxLevel(agent.believed_level).name
+    wanted, given = SandboxLevel(requirements.sandbox_level).name, SandboxLevel(believed_level(agent)).name
     capped = (
-        f" (it says {SandboxLevel(agent.sandbox_level).name})" if agent.believed_level < agent.sandbox_level else ""
+        f" (it says {SandboxLevel(agent.sandbox_level).name})" if believed_level(agent) < agent.sandbox_level else ""
     )
     return f"its sandbox is {given}{capped}, and {wanted} is asked for"
 
 
 def _missing_isolation(requirements: Requirements, agent: AgentRecord) -> str:
-    if requirements.network is Network.FULL or agent.isolates_network:
+    if requirements.network is Network.FULL or isolates_network(agent):
         return ""
     return "cannot keep a plugin off the network"
 
