@@ -171,6 +171,7 @@ def test_everything_that_has_a_value_by_nature_is_printed() -> None:
         "executionKey": "",
         "agentId": "",
         "epoch": 0,
+        "memoryLimitMb": 0,
         "usage": {"peakMemoryBytes": 0, "cpuSeconds": 0.0, "logBytes": 0},
     }
 
