@@ -50,7 +50,7 @@ _CANARIES: Final = (
 _TIMEOUT_SECONDS: Final = 20.0
 _OUTPUT_BYTES: Final = 64 * 1024
 _ENTRY_POINT: Final = "python:towline_agent.sandbox.canary:run"
-_NO_CGROUPS: Final = "control groups are not used yet by this version"
+_NOT_ATTACKED: Final = "the canaries of this version do not attack control groups, so that they are not counted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def judge(by_level: Mapping[Level, Findings], unconfined: Findings, operator: Op
     usable = [level for level in by_level if all(_holds(by_level[level], each, operator) for each in _up_to(level))]
     level = max((level for level in usable if level <= operator.most), default=Level.L0)
     best = max((level for level in by_level if not by_level[level].broken), default=Level.L1)
-    missing = dict.fromkeys(FEATURES_OF[Level.L4], _NO_CGROUPS)
+    missing = dict.fromkeys(FEATURES_OF[Level.L4], _NOT_ATTACKED)
     for feature in ATTACKS_ON:
         told = by_level[max(best, _level_of(feature))]
         if not _holds(told, feature, operator):
