@@ -42,6 +42,7 @@ from towline_controlplane.passwords import Passwords
 from towline_controlplane.redis_wire import RedisWire
 from towline_controlplane.relay import Alone, Relay
 from towline_controlplane.requirements import SandboxLevel
+from towline_controlplane.saving import Saving
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
@@ -154,6 +155,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         new_token=sources.new_token,
         new_id=sources.new_id,
         on_retry_scheduled=timer.wake,
+        saving=Saving(monotonic=sources.monotonic),
     )
     admission = Admission(database, orchestrator)
     orchestrator.on_slots_changed = admission.wake

@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from towline_controlplane import log_writer, orchestrator, submissions
+from towline_controlplane.engine import placement
 from towline_controlplane.engine.lease import Standing, standing
+from towline_controlplane.engine.placement import Reason
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
 from towline_controlplane.group_commit import Waiting, commit_together
 from towline_controlplane.loops.offer_expiry import OfferExpiry
-from towline_controlplane.model import Attempt, Lease, Step, StepState
+from towline_controlplane.model import AgentRecord, Attempt, Lease, Step, StepState
 from towline_controlplane.store import leases, logs, runs
 from towline_controlplane.store.database import Database, Transaction
 
@@ -141,11 +143,21 @@ def _unordered_locks() -> AbstractContextManager[None]:
     return _replaced(runs, "lock_runs", unordered)
 
 
+def _drains_forgotten() -> AbstractContextManager[None]:
+    """Agents that an admin has drained are given steps."""
+
+    def never(agent: AgentRecord) -> list[Reason]:
+        return []
+
+    return _replaced(placement, "refuses", never)
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "no_epoch_check": Mutant(_no_epoch_check, 120),
     "ack_before_commit": Mutant(_ack_before_commit, 20),
     "unordered_locks": Mutant(_unordered_locks, 120),
     "no_gate": Mutant(_no_gate, 20),
+    "drains_forgotten": Mutant(_drains_forgotten, 40),
     "no_offer_expiry": Mutant(_no_offer_expiry, 60),
     "logs_with_gaps": Mutant(_logs_with_gaps, 60),
 }

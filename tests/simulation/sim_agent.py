@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import grpc
+from played_clock import PlayedClock
 from sim_network import Caller, Network
 from sim_trace import Trace
 from sim_workload import credential_of
@@ -48,45 +49,7 @@ class Execution:
     ended: float | None = None
     output: bytes | None = None
     """What it succeeded with."""
-    clock: "PlayedClock | None" = None
-
-
-class PlayedClock:
-    """The time of one played process, which stands still while it is frozen."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self.frozen_since: float | None = None
-        self._loop = loop
-        self._changed = asyncio.Event()
-
-    def freeze(self) -> None:
-        """Stops it."""
-        if self.frozen_since is None:
-            self.frozen_since = self._loop.time()
-            self._ring()
-
-    def thaw(self) -> None:
-        """Lets it go on."""
-        if self.frozen_since is not None:
-            self.frozen_since = None
-            self._ring()
-
-    async def spend(self, seconds: float) -> None:
-        """Returns when so much of it has passed."""
-        while True:
-            changed, began = self._changed, self._loop.time()
-            frozen = self.frozen_since is not None
-            try:
-                async with asyncio.timeout(None if frozen else max(seconds, 0.0)):
-                    await changed.wait()
-            except TimeoutError:
-                return
-            if not frozen:
-                seconds -= self._loop.time() - began
-
-    def _ring(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+    clock: PlayedClock | None = None
 
 
 class SimulatedClock:
@@ -259,6 +222,8 @@ class SimulatedSupervisor:
                 task.cancel()
             del self._stops[launch.key], self._clocks[launch.key]
             execution.ended = self._host.loop.time()
+        if end.reason in (EndReason.EXITED, EndReason.TIMEOUT):
+            self._host.auditor.ended(execution)
         if end.reason is EndReason.EXITED and end.exit_code == 0:
             execution.output = end.result
         self._host.trace.note(self._process.name, f"ended {_named(execution)}: {end.reason} {end.exit_code}")
@@ -297,7 +262,7 @@ class SimulatedSupervisor:
         self._host.executed(execution)
         return execution
 
-    async def _play(self, launch: Launch, on_output: OnOutput, clock: "PlayedClock") -> Exit:
+    async def _play(self, launch: Launch, on_output: OnOutput, clock: PlayedClock) -> Exit:
         # By hand-out: a rerun may end differently.
         chance = random.Random(f"{self._host.seed}:{launch.key}")
         seconds = chance.choice((0.0, 0.01, 0.5, 2.0, 6.0))
@@ -324,6 +289,14 @@ class Watcher(Protocol):
 
     def executing(self, execution: Execution) -> None:
         """A plugin has begun."""
+        ...
+
+    def weight_of(self, execution: Execution) -> int:
+        """Returns the slots that an execution takes."""
+        ...
+
+    def ended(self, execution: Execution) -> None:
+        """A plugin has ended by itself, or for want of time."""
         ...
 
     def answered(self, request: Any, answer: Any) -> None:
@@ -373,8 +346,9 @@ class AgentHost:
         self.auditor.executions.append(execution)
         self.auditor.executing(execution)
         running = [each for each in self.auditor.executions if each.process is self.process and each.ended is None]
-        if len(running) > self.slots:
-            self.defects.append(f"I19: {self.process.name} runs {len(running)} plugins in {self.slots} slots")
+        taken = sum(map(self.auditor.weight_of, running))
+        if taken > self.slots:
+            self.defects.append(f"I19: {self.process.name} runs what takes {taken} of its {self.slots} slots")
 
     def _start_again(self, stopped: Process) -> None:
         if self.process is stopped:

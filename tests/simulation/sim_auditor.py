@@ -12,7 +12,17 @@ from typing import Any
 
 from sim_agent import Execution, SentLogs
 
-from towline.v1.agent_service_pb2 import AppendLogsResponse, Lease, Offer, PullResponse, ReportResponse, Verdict
+from towline.v1.agent_service_pb2 import (
+    AppendLogsResponse,
+    Directive,
+    Lease,
+    Offer,
+    PullResponse,
+    ReportResponse,
+    SyncRequest,
+    SyncResponse,
+    Verdict,
+)
 from towline_agent.holdings import lease_key
 from towline_controlplane.engine import transitions
 from towline_controlplane.model import AttemptState, RunState, StepState
@@ -69,6 +79,8 @@ class Auditor:
         self._clock = clock
         self._defects = defects
         self._cancelled: set[str] = set()
+        self._frozen: set[str] = set()
+        """Hand-outs of which the control plane has heard that they stand still, and of nothing else since."""
         self._retried: set[str] = set()
         self._connection = sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, isolation_level=None)
         self._version = -1
@@ -142,8 +154,23 @@ class Auditor:
                 for result, verdict in zip(request.results, answer.verdicts, strict=True):
                     if verdict.code == Verdict.ACCEPTED:
                         self._report_acknowledged(result.lease)
+            case SyncResponse():
+                self._synced(request, answer)
             case _:
                 return
+
+    def weight_of(self, execution: Execution) -> int:
+        """Returns the slots that an execution takes."""
+        return self._node((execution.run_id, execution.node_id)).get("weight", 1)
+
+    def ended(self, execution: Execution) -> None:
+        """A plugin has ended by itself, or for want of time: not while it stands still."""
+        self._demand(execution.key not in self._frozen, f"I11: {execution.node_id} ended while it was frozen")
+
+    def _synced(self, request: SyncRequest, answer: SyncResponse) -> None:
+        self._frozen |= {lease_key(held.lease) for held in request.held if held.frozen}
+        directed = [each.lease for each in answer.directives if each.action != Directive.FREEZE]
+        self._frozen -= {lease_key(lease) for lease in directed}
 
     def _offers_given(self, offers: Iterable[Offer]) -> None:
         for offer in offers:
@@ -218,6 +245,7 @@ class Auditor:
             return
         run = self.row("runs", key[0])
         self._demand(run["state"] != RunState.PAUSED, f"I11: {key} was handed out in a paused run")
+        self._check_holder(key, new["agent_id"])
         self._demand(not run["cancel_requested"], f"I12: {key} was handed out in a cancelled run")
         self._demand(new["not_before"] <= self._clock(), f"I13: {key} was handed out before its time")
         last_key = (*key, old["attempt"])
@@ -230,6 +258,16 @@ class Auditor:
         elif old["state"] == StepState.LEASED:
             lapse = self._named("attempts", before["attempts"][last_key])["offer_expire_time"]
             self._demand(lapse <= self._clock(), f"I3: {key} was offered again before its offer had lapsed")
+
+    def _check_holder(self, key: StepKey, agent_id: str) -> None:
+        (drained, slots) = self._connection.execute(
+            "SELECT drained, slots FROM agents WHERE id = ?", (agent_id,)
+        ).fetchone()
+        self._demand(not drained, f"I20: {key} was handed to {agent_id}, which is drained")
+        leased = (step for step in self.rows("steps").values() if step["state"] == StepState.LEASED)
+        held = [(step["run_id"], step["node_id"]) for step in leased if step["agent_id"] == agent_id]
+        taken = sum(self._node(each).get("weight", 1) for each in held)
+        self._demand(taken <= slots, f"I19: {agent_id} holds what takes {taken} of its {slots} slots")
 
     def _check_fenced(self, key: StepKey, last: Row) -> None:
         """The step is handed out again after its last attempt: who held that is not at it any more."""

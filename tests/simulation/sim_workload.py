@@ -6,7 +6,7 @@ To simulate a new command, add it to `COMMANDS`; to simulate a new field of a no
 import json
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,6 +19,8 @@ from towline_controlplane.tokens import AGENT_PREFIX, fingerprint
 
 USER = User("user", "user@example.com", "User", f"$2b$04${'.' * 53}", Role.USER, 1, 0)
 ZONE = {"zone": "a"}
+HEAVY = 2
+"""Slots of some steps; the agents of the zone have as many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +29,17 @@ class Command:
 
     method: str
     request: type[Message]
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 COMMANDS: Mapping[str, Command] = {
     "pause": Command("RunService/PauseRun", pb.PauseRunRequest),
     "resume": Command("RunService/ResumeRun", pb.ResumeRunRequest),
+    "freeze": Command("RunService/PauseRun", pb.PauseRunRequest, {"mode": pb.PauseRunRequest.FREEZE}),
     "cancel": Command("RunService/CancelRun", pb.CancelRunRequest),
     "retry": Command("RunService/RetryRun", pb.RetryRunRequest),
 }
-_WEIGHTS = {"pause": 3, "resume": 3, "cancel": 2, "retry": 3}
+_WEIGHTS = {"pause": 2, "freeze": 3, "resume": 4, "cancel": 2, "retry": 3}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +104,8 @@ def _node(chance: random.Random, name: str, sources: list[str]) -> dict[str, Any
         node["config"] = {"state": f"${{{{ nodes.{sources[0]}.state }}}}"}
     if chance.random() < 0.15:
         node["labels"] = ZONE
+    if chance.random() < 0.25:
+        node["weight"] = HEAVY
     return node
 
 

@@ -28,13 +28,14 @@ from sim_locks import RowLocks
 from sim_network import Caller, Network
 from sim_replica import LossyDoorbell, Replica
 from sim_trace import Trace
-from sim_workload import COMMANDS, USER, ZONE, Visit, draw_dag, draw_visits, install
+from sim_workload import COMMANDS, HEAVY, USER, ZONE, Visit, draw_dag, draw_visits, install
 from virtual_loop import NothingLeft, Process, VirtualLoop
 from weather import Weather, draw
 
 from towline.v1 import run_service_pb2 as pb
 from towline_controlplane.audit.auditor import audit_database
 from towline_controlplane.errors import InvalidState, TowlineError, Unavailable
+from towline_controlplane.store import agents
 
 _PATIENCE_SECONDS = 400.0
 _AFTERMATH_SECONDS = 14.0
@@ -187,7 +188,7 @@ class Simulation:
 
     async def _command(self, caller: Caller, name: str, run_id: str) -> None:
         command = COMMANDS[name]
-        await self._insist(caller, command.method, command.request(run_id=run_id))
+        await self._insist(caller, command.method, command.request(run_id=run_id, **command.fields))
         if name == "cancel":
             self.auditor.cancelled(run_id)
 
@@ -216,11 +217,14 @@ class Simulation:
         plan: list[tuple[float, str]] = []
         plan += [(self._faults.uniform(0, storm * 0.8), "cut") for _ in range(self.weather.partitions)]
         plan += [(self._faults.uniform(0, storm), "jump") for _ in range(self.weather.clock_jumps)]
+        plan += [(self._faults.uniform(0, storm * 0.8), "drain") for _ in range(self.weather.drains)]
         mending: list[asyncio.Task[None]] = []
         for when, kind in sorted(plan):
             await asyncio.sleep(max(0.0, when - self.loop.time()))
             if kind == "cut":
                 mending.append(asyncio.create_task(self._cut(self._faults.choice(self.agents).name)))
+            elif kind == "drain":
+                mending.append(asyncio.create_task(self._drain(self._faults.choice(self.agents).name)))
             else:
                 self.clock.offset_seconds += self._faults.choice((-120.0, -60.0, 60.0, 120.0))
                 self.trace.note("database", f"its clock is off by {self.clock.offset_seconds} s")
@@ -233,6 +237,12 @@ class Simulation:
         await asyncio.sleep(self.weather.lease_seconds * self._faults.choice((0.3, 0.9, 1.5, 2.5)))
         self.network.cut.discard(name)
         self.trace.note("network", f"reaches {name} again")
+
+    async def _drain(self, name: str) -> None:
+        for drained in (True, False):
+            self.trace.note("admin", f"{'drains' if drained else 'undrains'} {name}")
+            await self._database.write(lambda tx, drained=drained: agents.set_drained(tx, name, drained=drained))
+            await asyncio.sleep(self._faults.choice((0.5, 3.0, 8.0)) if drained else 0)
 
     def _maybe_kill(self, process: Process) -> None:
         if self._calm or process is self.loop.world:
@@ -330,7 +340,7 @@ class Simulation:
                 network=self.network,
                 trace=self.trace,
                 chance=self._chance(f"agent-{number}"),
-                slots=chance.choice((1, 2, 4)),
+                slots=chance.choice((HEAVY, 4) if number == 0 else (1, 2, 4)),
                 labels=ZONE if number == 0 else {},
                 folder=self._folder / f"agent-{number}",
                 auditor=self.auditor,

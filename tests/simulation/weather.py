@@ -34,6 +34,7 @@ class Weather:
     """Share of the restarts of agents that lose the state folder."""
     partitions: int
     clock_jumps: int
+    drains: int
 
 
 def draw(chance: random.Random) -> Weather:
@@ -62,4 +63,5 @@ def draw(chance: random.Random) -> Weather:
         lose_disk=chance.choice((0.0, 0.5)),
         partitions=chance.choice((0, 0, 1, 2)),
         clock_jumps=chance.choice((0, 0, 0, 2)),
+        drains=chance.choice((0, 0, 1, 2)),
     )

@@ -224,10 +224,10 @@ INSTALLATION_RULES = (
         "I19",
         "attempts that an agent runs",
         Statement(
-            "SELECT '', '', 'at most ' || g.slots, count(*) || ' on ' || g.name"
+            "SELECT '', '', 'at most ' || g.slots, sum(a.weight) || ' on ' || g.name"
             " FROM attempts a JOIN agents g ON g.id = a.agent_id"
             " WHERE a.end_time IS NULL AND a.state = 'RUNNING' AND a.session_id = g.session_id"
-            " GROUP BY g.id, g.name, g.slots HAVING count(*) > g.slots LIMIT ?"
+            " GROUP BY g.id, g.name, g.slots HAVING sum(a.weight) > g.slots LIMIT ?"
         ),
     ),
     Rule(
