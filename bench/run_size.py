@@ -31,6 +31,7 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.services.callers import enter_user
 from towline_controlplane.services.log_streams import LogStreams
 from towline_controlplane.services.outlines import Outlines
+from towline_controlplane.services.run_artifacts import RunArtifacts
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
 from towline_controlplane.services.workflows import WorkflowService
@@ -80,6 +81,7 @@ async def start_cost(store: Store, document: Document) -> tuple[Cost, Cost]:
                 Outlines(),
                 Outputs(database, blobs),
                 LogStreams(database, bell, LogArchive(database, blobs, Path(folder))),
+                RunArtifacts(database, blobs),
             )
             enter_user(OWNER)
             bytes_of_request = json_format.ParseDict(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent
-NAMES = ("text-transform", "log-analysis", "word-count")
+NAMES = ("text-transform", "log-analysis", "word-count", "report")
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,8 @@ async def _live(
             drain_seconds=settings.drain_seconds,
             disk_floor_bytes=settings.disk_floor_mb << 20,
             plugin_cache_bytes=settings.plugin_cache_mb << 20,
+            artifact_spool_bytes=settings.artifact_spool_mb << 20,
+            artifact_cache_bytes=settings.artifact_cache_mb << 20,
         ),
         _free_memory,
         SystemClock(),

@@ -16,6 +16,9 @@ import structlog
 
 from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2 import Directive
+from towline_agent.artifact_inputs import ArtifactInputs
+from towline_agent.artifact_spool import ArtifactSpool
+from towline_agent.artifacts import Artifacts
 from towline_agent.attempts import Attempts
 from towline_agent.clock import Clock, Signal
 from towline_agent.control_plane import AgentMustStop, ControlPlane
@@ -61,6 +64,8 @@ class Options:
     disk_floor_bytes: int = 0
     """Free space of the disk below which no more steps are taken."""
     plugin_cache_bytes: int = 4 << 30
+    artifact_spool_bytes: int = 4 << 30
+    artifact_cache_bytes: int = 4 << 30
 
 
 def describe(
@@ -125,9 +130,13 @@ class Agent:
             *(options.state_dir, control_plane, clock, options.plugin_cache_bytes),
             shared=bool(options.surroundings.uids),
         )
-        self._workshop = Workshop(options.state_dir / "work", self._plugins, options.surroundings)
-        logs = (self._logs, self._log_stream)
-        self._attempts = Attempts(self._holdings, self._intake.slots, supervisor, self._workshop, logs, self._outbox)
+        cached = options.state_dir / "inputs"
+        inputs = ArtifactInputs(cached, control_plane, clock, options.artifact_cache_bytes)
+        self._workshop = Workshop(options.state_dir / "work", self._plugins, inputs, options.surroundings)
+        spool = ArtifactSpool(options.state_dir / "artifacts", options.artifact_spool_bytes)
+        self._artifacts = Artifacts(spool, control_plane, self._session, clock)
+        logs, results = (self._logs, self._log_stream), (self._outbox, self._artifacts)
+        self._attempts = Attempts(self._holdings, self._intake.slots, supervisor, self._workshop, logs, results)
         self._attempts.concluded = self._log_stream.emptied = self._progress.set
         self._pull = PullLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
         self._report = ReportLoop(control_plane, self._session, self._intake, self._outbox, self._attempts, clock)
@@ -189,6 +198,7 @@ class Agent:
             self._attempts.shut_down()
             if not await self._within(FAREWELL_SECONDS * 2, lambda: not self._intake.slots.occupied):
                 self._attempts.abandon()
+        await self._within(self._options.drain_seconds, lambda: not self._artifacts)
         await self._within(FAREWELL_SECONDS, lambda: self._outbox.settled)
         await self._within(FAREWELL_SECONDS, lambda: not self._log_stream)
 

@@ -15,7 +15,7 @@ from towline_agent.execution import OnOutput, OutputStream
 from towline_agent.log_spool import AttemptLog
 from towline_agent.redaction import MASK, Redactor
 
-_OF_THE_AGENT = frozenset({"lease"})
+_OF_THE_AGENT = frozenset({"lease", "digest"})
 """Fields of a result that no plugin has a part in."""
 
 

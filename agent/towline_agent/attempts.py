@@ -11,6 +11,8 @@ from types import MappingProxyType
 import structlog
 
 from towline.v1.agent_service_pb2 import AttemptResult, Directive, Offer
+from towline_agent.artifact_inputs import InputUnavailable
+from towline_agent.artifacts import Artifacts
 from towline_agent.attempt_redaction import AttemptRedaction
 from towline_agent.bundles import PluginUnavailable
 from towline_agent.certificate import bounded_lines
@@ -22,7 +24,14 @@ from towline_agent.lifecycle import Action, Event, Phase
 from towline_agent.log_spool import AttemptLog, LogSpool
 from towline_agent.log_stream import LogStream
 from towline_agent.outbox import Outbox
-from towline_agent.outcomes import Circumstances, decide, not_prepared, sandbox_unavailable, unavailable
+from towline_agent.outcomes import (
+    Circumstances,
+    decide,
+    inputs_unavailable,
+    not_prepared,
+    sandbox_unavailable,
+    unavailable,
+)
 from towline_agent.sandbox.standing import SandboxUnavailable
 from towline_agent.slots import Slots
 from towline_agent.workshop import Workshop
@@ -46,7 +55,7 @@ class Attempts:
         supervisor: Supervisor,
         workshop: Workshop,
         logs: tuple[LogSpool, LogStream],
-        outbox: Outbox,
+        results: tuple[Outbox, Artifacts],
     ) -> None:
         self.concluded: Callable[[], None] = lambda: None
         self._holdings = holdings
@@ -55,7 +64,7 @@ class Attempts:
         self._supervisor = supervisor
         self._workshop = workshop
         self._log_spool, self._log_stream = logs
-        self._outbox = outbox
+        self._outbox, self._artifacts = results
         self._work: dict[str, asyncio.Task[AttemptResult]] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._actions: MappingProxyType[Action, Callable[[str], object]] = MappingProxyType(
@@ -160,6 +169,7 @@ class Attempts:
             work.cancel()
 
     def _drop(self, key: str) -> None:
+        self._artifacts.forget(key)
         self._outbox.drop(key)
         self._holdings.remove(key)
         self.concluded()
@@ -174,6 +184,8 @@ class Attempts:
             end = await self._supervisor.run(launch, redaction.write)
         except PluginUnavailable as error:
             return unavailable(error.failure)
+        except InputUnavailable as error:
+            return inputs_unavailable(error.failure)
         except SandboxUnavailable as error:
             return sandbox_unavailable(str(error))
         except OSError as error:
@@ -187,6 +199,8 @@ class Attempts:
         result = _decide(attempt, end, output)
         if end.reason not in _NEVER_STARTED:
             result.sandbox_level = level_message(launch.confinement.level)
+        max_bytes = attempt.offer.limits.artifact_bytes
+        await self._artifacts.collect(attempt.key, launch.artifacts_dir, max_bytes, result, output.note)
         return result
 
     async def _live(self, attempt: Attempt, output: AttemptLog, redaction: AttemptRedaction) -> None:
@@ -200,6 +214,7 @@ class Attempts:
         if attempt.apply(Event.END) is Action.REPORT:
             await self._report(attempt, result, output)
         else:
+            self._artifacts.forget(attempt.key)
             self._log_stream.forget(output.file)
             self._holdings.remove(attempt.key)
             self._slots.release(weight_of(attempt.offer))
@@ -212,14 +227,25 @@ class Attempts:
         result.lease.CopyFrom(attempt.offer.lease)
         result.log_bytes = output.file.size
         result.log.CopyFrom(output.end())
-        await self._outbox.keep(attempt.key, result)
-        self._slots.release(weight_of(attempt.offer))
+        if result.artifacts:  # without them the result is worth nothing: it is kept once they are stored
+            self._slots.release(weight_of(attempt.offer))
+            await self._deliver(attempt, result)
+            if self._holdings.get(attempt.key) is attempt:
+                await self._outbox.keep(attempt.key, result)
+        else:
+            await self._outbox.keep(attempt.key, result)
+            self._slots.release(weight_of(attempt.offer))
         if self._holdings.get(attempt.key) is attempt:
             self._outbox.add(attempt.key, result)
         else:  # released while it was written
             self._outbox.drop(attempt.key)
         if result.outcome != AttemptResult.SUCCEEDED:
             log.info("attempt_failed", code=result.failure.code, message=result.failure.message, **attempt.names)
+
+    async def _deliver(self, attempt: Attempt, result: AttemptResult) -> None:
+        self.concluded()
+        await self._workshop.clean(attempt.key)
+        await self._artifacts.deliver(attempt.key, result)
 
 
 def _decide(attempt: Attempt, end: Exit, output: AttemptLog) -> AttemptResult:

@@ -119,6 +119,7 @@ def encode_launch(launch: Launch) -> Message:
         "fileBytes": launch.file_bytes,
         "hasSecrets": bool(launch.secrets),
         "confinement": asdict(launch.confinement),
+        "inputsDir": None if launch.inputs_dir is None else str(launch.inputs_dir),
     }
 
 
@@ -143,6 +144,7 @@ def decode_launch(message: Message) -> Launch:
         file_bytes=message["fileBytes"],
         secrets=b"{}" if message["hasSecrets"] else b"",
         confinement=_decode_confinement(message["confinement"]),
+        inputs_dir=None if message["inputsDir"] is None else Path(message["inputsDir"]),
     )
 
 

@@ -7,13 +7,14 @@ never the transport's reason for it.
     ├── Unavailable             repeat the call later
     ├── SessionUnknown          Sync with the agent's info, then repeat the call
     ├── RequestRefused          this request can never succeed: do not repeat it
+    ├── LeaseLost               the attempt is not ours any more: do nothing further for it
     └── AgentMustStop           nothing that this process does will be accepted again
         ├── SessionReplaced     another process runs with this agent's credential
         ├── AgentUnsupported    this version of the agent is too old for the control plane, or too new
         └── CredentialRefused   the credential or the enrollment token is not valid (any more)
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Protocol
 
 from towline.v1.agent_service_pb2 import (
@@ -21,10 +22,14 @@ from towline.v1.agent_service_pb2 import (
     AppendLogsResponse,
     EnrollRequest,
     EnrollResponse,
+    InputArtifact,
+    Lease,
     PullRequest,
     PullResponse,
+    PutArtifactResponse,
     ReportRequest,
     ReportResponse,
+    ResultArtifact,
     SyncRequest,
     SyncResponse,
 )
@@ -44,6 +49,10 @@ class SessionUnknown(ControlPlaneError):
 
 class RequestRefused(ControlPlaneError):
     """The control plane cannot accept this request, however often it is sent."""
+
+
+class LeaseLost(ControlPlaneError):
+    """The attempt that the request is for is another's, or has ended."""
 
 
 class AgentMustStop(ControlPlaneError):
@@ -83,6 +92,16 @@ class ControlPlane(Protocol):
 
     def fetch_plugin(self, digest: str, offset: int) -> AsyncIterator[bytes]:
         """Yields the bytes of a bundle from `offset` on."""
+        ...
+
+    async def put_artifact(
+        self, lease: Lease, artifact: ResultArtifact, offset: int, chunks: Iterator[bytes]
+    ) -> PutArtifactResponse:
+        """Sends a file from `offset` on; answers whether it is stored, else where to go on."""
+        ...
+
+    def get_artifact(self, lease: Lease, artifact: InputArtifact, offset: int) -> AsyncIterator[bytes]:
+        """Yields the bytes of an input of a leased step from `offset` on."""
         ...
 
 

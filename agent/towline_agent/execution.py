@@ -104,6 +104,8 @@ class Launch:
     secrets: bytes = field(default=b"", repr=False)
     """The JSON object that is read once from TOWLINE_SECRETS_FD; empty if there are none."""
     confinement: Confinement = LIMITED
+    inputs_dir: Path | None = None
+    """Artifacts of the predecessors, read-only; None if the step does not want them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 Turns every status into the error that says what to do; the reason in the error details decides before the code does.
 """
 
+import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from types import MappingProxyType
 from typing import cast
 
@@ -21,10 +22,17 @@ from towline.v1.agent_service_pb2 import (
     EnrollResponse,
     FetchPluginRequest,
     FetchPluginResponse,
+    GetArtifactRequest,
+    GetArtifactResponse,
+    InputArtifact,
+    Lease,
     PullRequest,
     PullResponse,
+    PutArtifactRequest,
+    PutArtifactResponse,
     ReportRequest,
     ReportResponse,
+    ResultArtifact,
     SyncRequest,
     SyncResponse,
 )
@@ -32,6 +40,7 @@ from towline_agent.control_plane import (
     AgentUnsupported,
     ControlPlaneError,
     CredentialRefused,
+    LeaseLost,
     RequestRefused,
     SessionReplaced,
     SessionUnknown,
@@ -43,6 +52,8 @@ from towline_sdk.servers import addresses
 
 CALL_SECONDS = 10.0
 PULL_GRACE_SECONDS = 5.0
+PUT_SECONDS = 600.0
+"""Of one call; what it has sent by then stays, and the next one goes on there."""
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 OPTIONS = (
     ("grpc.keepalive_time_ms", 30_000),
@@ -62,6 +73,7 @@ _BY_REASON: MappingProxyType[str, type[ControlPlaneError]] = MappingProxyType(
         "SESSION_UNKNOWN": SessionUnknown,
         "SESSION_REPLACED": SessionReplaced,
         "AGENT_UNSUPPORTED": AgentUnsupported,
+        "LEASE_LOST": LeaseLost,
     }
 )
 _BY_CODE: MappingProxyType[grpc.StatusCode, type[ControlPlaneError]] = MappingProxyType(
@@ -99,6 +111,12 @@ class GrpcControlPlane:
         )
         self._fetch_plugin = self._channel.unary_stream(
             f"{_SERVICE}FetchPlugin", FetchPluginRequest.SerializeToString, FetchPluginResponse.FromString
+        )
+        self._put_artifact = self._channel.stream_unary(
+            f"{_SERVICE}PutArtifact", PutArtifactRequest.SerializeToString, PutArtifactResponse.FromString
+        )
+        self._get_artifact = self._channel.unary_stream(
+            f"{_SERVICE}GetArtifact", GetArtifactRequest.SerializeToString, GetArtifactResponse.FromString
         )
 
     async def enroll(self, request: EnrollRequest) -> EnrollResponse:
@@ -140,6 +158,33 @@ class GrpcControlPlane:
         """Streams a bundle."""
         used = self._credential
         call = self._fetch_plugin(FetchPluginRequest(digest=digest, offset=offset), metadata=_metadata(used))
+        try:
+            async for response in call:
+                yield response.chunk
+        except grpc.aio.AioRpcError as error:
+            raise self._refused(error, used) from error
+        finally:
+            call.cancel()
+
+    async def put_artifact(
+        self, lease: Lease, artifact: ResultArtifact, offset: int, chunks: Iterator[bytes]
+    ) -> PutArtifactResponse:
+        """Streams a file, as fast as it is taken; stops when the answer is in."""
+        used = self._credential
+        call = self._put_artifact(timeout=PUT_SECONDS, metadata=_metadata(used))
+        try:
+            await _write_all(call, PutArtifactRequest(lease=lease, artifact=artifact, offset=offset), chunks)
+            return await call
+        except grpc.aio.AioRpcError as error:
+            raise self._refused(error, used) from error
+        finally:
+            call.cancel()
+
+    async def get_artifact(self, lease: Lease, artifact: InputArtifact, offset: int) -> AsyncIterator[bytes]:
+        """Streams an input of a step."""
+        request = GetArtifactRequest(lease=lease, node_id=artifact.node_id, name=artifact.name, offset=offset)
+        used = self._credential
+        call = self._get_artifact(request, metadata=_metadata(used))
         try:
             async for response in call:
                 yield response.chunk
@@ -193,6 +238,20 @@ class GrpcLeaseRenewal:
         """Closes the channels; a call under way fails."""
         for channel in self._channels:
             channel.close()
+
+
+async def _write_all(
+    call: "grpc.aio.StreamUnaryCall[PutArtifactRequest, PutArtifactResponse]",
+    first: PutArtifactRequest,
+    chunks: Iterator[bytes],
+) -> None:
+    try:
+        await call.write(first)
+        while not call.done() and (chunk := await asyncio.to_thread(next, chunks, b"")):
+            await call.write(PutArtifactRequest(chunk=chunk))
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        return  # answered before the end; awaiting the call tells what
 
 
 def _metadata(credential: str | None) -> tuple[tuple[str, str], ...]:

@@ -101,6 +101,11 @@ def unavailable(failure: Failure) -> AttemptResult:
     return failed(failure, Evidence.BUNDLE_UNAVAILABLE)
 
 
+def inputs_unavailable(failure: Failure) -> AttemptResult:
+    """The result of an attempt whose inputs cannot be had."""
+    return failed(failure, Evidence.INPUTS_UNAVAILABLE)
+
+
 def invalid_output(message: str) -> AttemptResult:
     """The result of an attempt whose output cannot be recorded."""
     return failed(
@@ -132,6 +137,11 @@ def sandbox_unavailable(reason: str) -> AttemptResult:
     """The result of an agent that cannot confine the attempt as it must: another one may."""
     message = "The agent cannot confine the plugin as it must be"
     return failed(_failure(TRANSIENT, "SANDBOX_UNAVAILABLE", message, reason), Evidence.SANDBOX_UNAVAILABLE)
+
+
+def without_artifacts(kind: Failure.Class, code: str, message: str, cause: str) -> Failure:
+    """A failure of an attempt that did its work, but whose artifacts cannot be kept, or its inputs not be had."""
+    return _failure(kind, code, message, cause)
 
 
 def _exited(end: Exit, around: Circumstances) -> AttemptResult:

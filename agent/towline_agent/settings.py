@@ -68,6 +68,10 @@ class Settings(BaseSettings):
     """Room in MiB for the bundles and environments of plugins; what is in use stays in any case."""
     drain_seconds: float = Field(30.0, ge=0, validation_alias="TOWLINE_AGENT_DRAIN_SECONDS")
     """How long a stopping agent waits for the attempts that run."""
+    artifact_spool_mb: int = Field(4096, ge=1, validation_alias="TOWLINE_AGENT_ARTIFACT_SPOOL_MB")
+    """What artifacts may take on this machine while they wait to be sent; beyond it, attempts wait for room."""
+    artifact_cache_mb: int = Field(4096, ge=0, validation_alias="TOWLINE_AGENT_ARTIFACT_CACHE_MB")
+    """What fetched artifacts of predecessors may take on this machine between attempts."""
     ready_file: Path | None = Field(None, validation_alias="TOWLINE_READY_FILE")
     """File that is written once the control plane has accepted the agent."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", validation_alias="LOG_LEVEL")

@@ -36,6 +36,7 @@ from towline.v1.agent_service_pb2 import (
 )
 from towline.v1.workflow_pb2 import Limits
 from towline_agent.control_plane import ControlPlaneError, RequestRefused, SessionUnknown, Unavailable
+from towline_agent.testing_artifacts import FakeArtifacts
 
 
 def duration(seconds: float) -> Duration:
@@ -55,7 +56,11 @@ def make_offer(node: str = "step", *, run: str = "run", attempt: int = 1, epoch:
         inputs_json=b"{}",
         run_input_json=b"null",
         limits=Limits(
-            timeout=duration(30), memory_bytes=512 * 1024 * 1024, output_bytes=1024 * 1024, log_bytes=1024 * 1024
+            timeout=duration(30),
+            memory_bytes=512 * 1024 * 1024,
+            output_bytes=1024 * 1024,
+            log_bytes=1024 * 1024,
+            artifact_bytes=1024 * 1024,
         ),
         confirm_within=duration(5),
     )
@@ -121,7 +126,7 @@ class FakeLog:
 
 
 @dataclass(slots=True)
-class FakeControlPlane:
+class FakeControlPlane(FakeArtifacts):
     """A control plane of one agent. Its loop side belongs to one event loop; `sync` may be called from any thread."""
 
     lease_seconds: float = 30.0
@@ -143,18 +148,12 @@ class FakeControlPlane:
     """What becomes ready by an accepted result."""
     log_answers: deque[int] = field(default_factory=deque[int])
     """Offsets that the next log answers ask for, whatever was received."""
-    lost_leases: set[str] = field(default_factory=set[str])
-    """Node ids whose log is not taken any more."""
-    chunk_bytes: int = 64 * 1024
-    break_fetch_after: deque[int] = field(default_factory=deque[int])
-    """The next fetches break after so many bytes."""
 
     offers: deque[Offer] = field(default_factory=deque[Offer])
     pulls: list[PullRequest] = field(default_factory=list[PullRequest])
     reports: list[ReportRequest] = field(default_factory=list[ReportRequest])
     syncs: list[SyncRequest] = field(default_factory=list[SyncRequest])
     enrollments: list[EnrollRequest] = field(default_factory=list[EnrollRequest])
-    fetches: list[tuple[str, int]] = field(default_factory=list[tuple[str, int]])
     results: dict[str, AttemptResult] = field(default_factory=dict[str, AttemptResult])
     """The accepted results by node id."""
     logs: dict[str, FakeLog] = field(default_factory=dict[str, FakeLog])

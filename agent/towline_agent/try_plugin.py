@@ -116,7 +116,7 @@ async def _run(bundle: Bundle, trial: Trial, state_dir: Path, supervisor: Superv
         surroundings = Surroundings(
             os.environ.get("TOWLINE_HTTP_ALLOW", ""), os.environ.get("PATH", os.defpath), standing
         )
-        workshop = Workshop(state_dir / "work", shelf, surroundings)
+        workshop = Workshop(state_dir / "work", shelf, None, surroundings)
         tried = await _attempt(_offer(bundle, trial), workshop, supervisor)
         await workshop.clean(_KEY)
         return tried

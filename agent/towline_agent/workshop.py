@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from towline.v1.agent_service_pb2 import Lease, Offer
+from towline_agent.artifact_inputs import ArtifactInputs
 from towline_agent.demands import demand_of
 from towline_agent.execution import DEFAULT_OPEN_FILES, DEFAULT_PROCESSES, Launch
 from towline_agent.files import private_folder, reachable_folder, remove_tree
@@ -52,10 +53,13 @@ class _Place:
 class Workshop:
     """The folder of work folders, which belongs to this process alone: what is in it at the start is removed."""
 
-    def __init__(self, folder: Path, plugins: PluginShelf, surroundings: Surroundings) -> None:
+    def __init__(
+        self, folder: Path, plugins: PluginShelf, inputs: ArtifactInputs | None, surroundings: Surroundings
+    ) -> None:
         self._users = Users(surroundings.uids)
         self._folder = reachable_folder(folder) if surroundings.uids else private_folder(folder)
         self._plugins = plugins
+        self._inputs = inputs
         self._surroundings = surroundings
         self._numbers = itertools.count()
         self._ready: list[_Place] = []
@@ -64,9 +68,9 @@ class Workshop:
             remove_tree(leftover)
 
     async def prepare(self, offer: Offer, key: str) -> Launch:
-        """Makes the folders and provides the plugin's files.
+        """Makes the folders and provides the plugin's files and the inputs.
 
-        Raises SandboxUnavailable, PluginUnavailable or OSError.
+        Raises SandboxUnavailable, PluginUnavailable, InputUnavailable or OSError.
         """
         demand = demand_of(offer)
         choose(self._surroundings.standing, demand, None)
@@ -74,6 +78,9 @@ class Workshop:
         files = await self._plugins.take(key, digest) if digest else _BUILT_IN
         place = self._taken[key] = self._ready.pop() if self._ready else self._make()
         root = place.root
+        inputs_dir = root / "inputs" if offer.input_artifacts.fetch else None
+        if inputs_dir is not None and self._inputs is not None:
+            await self._inputs.provide(offer, inputs_dir)
         return Launch(
             key=key,
             entry_point=offer.plugin.entry_point,
@@ -81,7 +88,7 @@ class Workshop:
             artifacts_dir=root / "artifacts",
             plugin_dir=files.bundle,
             environment=self.variables(offer, root, files),
-            stdin=input_document(offer),
+            stdin=input_document(offer, inputs_dir),
             timeout_seconds=offer.limits.timeout.ToTimedelta().total_seconds(),
             memory_bytes=offer.limits.memory_bytes,
             output_bytes=offer.limits.output_bytes,
@@ -92,6 +99,7 @@ class Workshop:
             secrets=secrets_document(offer),
             packages_dir=files.packages,
             confinement=choose(self._surroundings.standing, demand, place.uid),
+            inputs_dir=inputs_dir,
         )
 
     async def clean(self, key: str) -> None:
@@ -135,6 +143,8 @@ class Workshop:
         }
         if self._surroundings.http_allow:
             environment["TOWLINE_HTTP_ALLOW"] = self._surroundings.http_allow
+        if offer.input_artifacts.fetch:
+            environment["TOWLINE_INPUTS"] = str(root / "inputs")
         if files.bundle is not None:
             environment["TOWLINE_PLUGIN_DIR"] = str(files.bundle)
         if files.packages is not None:
@@ -153,7 +163,7 @@ def secrets_document(offer: Offer) -> bytes:
     return json.dumps(dict(offer.secrets), ensure_ascii=False).encode() if offer.secrets else b""
 
 
-def input_document(offer: Offer) -> bytes:
+def input_document(offer: Offer, inputs_dir: Path | None = None) -> bytes:
     """Returns what a plugin reads from its standard input."""
     context = {
         "runId": offer.lease.run_id,
@@ -162,9 +172,21 @@ def input_document(offer: Offer) -> bytes:
         "executionKey": offer.execution_key,
         "idempotencyKey": idempotency_key(offer.lease),
     }
-    return b'{"config":%s,"inputs":%s,"input":%s,"context":%s}' % (
+    return b'{"config":%s,"inputs":%s,"input":%s,"context":%s,"artifacts":%s}' % (
         offer.config_json or b"{}",
         offer.inputs_json or b"{}",
         offer.run_input_json or b"null",
         json.dumps(context).encode(),
+        json.dumps(_artifacts(offer, inputs_dir)).encode(),
     )
+
+
+def _artifacts(offer: Offer, inputs_dir: Path | None) -> dict[str, list[dict[str, object]]]:
+    """What the predecessors made, by node; with its path if it is here."""
+    listed: dict[str, list[dict[str, object]]] = {}
+    for each in offer.input_artifacts.artifacts:
+        entry: dict[str, object] = {"name": each.name, "sizeBytes": each.size_bytes, "digest": each.digest}
+        if inputs_dir is not None:
+            entry["path"] = str(inputs_dir / each.node_id / each.name)
+        listed.setdefault(each.node_id, []).append(entry)
+    return listed

@@ -4,9 +4,10 @@ from typing import Final
 
 from towline.v1.agent_admin_service_pb2 import EnrollmentToken
 from towline.v1.agent_pb2 import Agent
+from towline.v1.artifact_pb2 import Artifact
 from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
-from towline.v1.run_pb2 import Run, Step
+from towline.v1.run_pb2 import Attempt, Run, Step
 from towline.v1.sandbox_pb2 import Sandbox
 from towline.v1.secret_pb2 import Secret
 from towline.v1.workflow_pb2 import Workflow, WorkflowVersion
@@ -58,6 +59,14 @@ STEPS: Final = (
     Column[Step]("ATTEMPT", lambda step: str(step.attempt or "")),
     Column[Step]("DURATION", lambda step: duration_text(step.start_time, step.end_time)),
     Column[Step]("ERROR", _step_error),
+)
+ARTIFACTS: Final = (
+    Column[Artifact]("NODE", lambda artifact: artifact.node_id),
+    Column[Artifact]("ATTEMPT", lambda artifact: str(artifact.attempt)),
+    Column[Artifact]("NAME", lambda artifact: artifact.name),
+    Column[Artifact]("BYTES", lambda artifact: str(artifact.size_bytes)),
+    Column[Artifact]("STATE", lambda artifact: Attempt.State.Name(artifact.attempt_state)),
+    Column[Artifact]("DIGEST", lambda artifact: artifact.digest),
 )
 PLUGINS: Final = (
     Column[Plugin]("NAME", lambda plugin: plugin.name),

@@ -22,6 +22,7 @@ from towline_sdk.errors import InvalidArgumentError, InvalidDocumentError
 
 app = typer.Typer(help="Runs of workflows.", no_args_is_help=True, rich_markup_mode=None)
 
+AttemptNumber = Annotated[int, typer.Option("--attempt", min=0, help="Number of the attempt; 0 means the newest.")]
 RunInput = Annotated[str, typer.Option("--input", "-i", help="JSON, or @FILE to read it from a file.")]
 
 
@@ -134,6 +135,37 @@ def logs(
     converse(talk)
     for end in ends:
         print("\n".join(logs_end_lines(end)), file=sys.stderr)
+
+
+@app.command()
+def artifacts(
+    run_id: RunId, node_id: NodeId = "", attempt: AttemptNumber = 0, output: Output = OutputFormat.TABLE
+) -> None:
+    """List the files that a run made."""
+    answer = converse(lambda client: client.artifacts.list(run_id, node_id, attempt))
+    show_list(answer, answer.artifacts, columns.ARTIFACTS, output)
+
+
+@app.command()
+def download(
+    run_id: RunId,
+    node_id: Annotated[str, typer.Argument(help="Id of the node.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="Name of the artifact.", show_default=False)],
+    target: Annotated[
+        Path | None, typer.Option("--to", "-o", help="File to write; default: the last part of the name, here.")
+    ] = None,
+    attempt: AttemptNumber = 0,
+    output: Annotated[OutputFormat, typer.Option("--output", help="json is the resource as REST prints it.")] = (
+        OutputFormat.TABLE
+    ),
+) -> None:
+    """Download a file that a run made; goes on where an earlier try stopped, and checks the digest."""
+    last = name.rpartition("/")[2]
+    if target is None and last in {"", ".", ".."}:
+        raise InvalidArgumentError(f"{name} is not the name of a file: say where to with --to")
+    show(
+        converse(lambda client: client.artifacts.download(run_id, node_id, name, target or Path(last), attempt)), output
+    )
 
 
 @app.command()

@@ -21,6 +21,7 @@ from towline.v1 import (
     workflow_service_pb2,
     workflow_service_pb2_grpc,
 )
+from towline_controlplane.artifact_uploads import ArtifactUploads
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import Blobs, FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
@@ -44,6 +45,7 @@ from towline_controlplane.relay import Alone, Relay
 from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.saving import Saving
 from towline_controlplane.services.agent_admin import AgentAdminService
+from towline_controlplane.services.agent_artifacts import AgentArtifacts
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
 from towline_controlplane.services.log_streams import GIVE_UP_SECONDS, LogStreams
@@ -52,6 +54,7 @@ from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugin_schemas import PluginSchemas
 from towline_controlplane.services.plugins import PluginService
+from towline_controlplane.services.run_artifacts import RunArtifacts
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
 from towline_controlplane.services.secret_handout import SecretHandout
@@ -77,6 +80,7 @@ _BLOB_SECONDS = 10.0
 _ARCHIVING_SECONDS = 2.0
 _RETENTION_SECONDS = 600.0
 _PUSHES_PER_USER = 4
+_ARTIFACT_STREAMS_PER_AGENT = 16
 _PATIENCE_OFFERS = 2
 """So long after a start, in lifetimes of an offer: agents look for a lost control plane every 5 s at least."""
 
@@ -173,6 +177,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     limits = AgentLimits(settings.offer_seconds, settings.server_limits, settings.credential_days, floor)
     orchestrator.queues.floor = floor
     agent_admin = AgentAdminService(database, doorbell, lease_expiry)
+    uploads = ArtifactUploads(database, blobs, settings.upload_folder, settings.artifact_limit_mb << 20)
     agents = AgentProtocol(
         database=database,
         orchestrator=orchestrator,
@@ -184,6 +189,9 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         blobs=blobs,
         outputs=outputs,
         offers=OfferMessages(orchestrator, outputs, limits, PluginSchemas(database), SecretHandout(database, keys)),
+        artifacts=AgentArtifacts(
+            database, blobs, orchestrator.blueprints, uploads, OpenStreams(_ARTIFACT_STREAMS_PER_AGENT)
+        ),
     )
     archive = LogArchive(database, blobs, settings.spool_folder)
     services = (
@@ -212,6 +220,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
                 Outlines(),
                 outputs,
                 LogStreams(database, doorbell, archive),
+                RunArtifacts(database, blobs),
                 floor,
             ),
         ),
@@ -234,6 +243,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             lambda: periodically(lease_expiry.tick, _TICK_SECONDS),
             lambda: periodically(offer_expiry.tick, _TICK_SECONDS),
             lambda: periodically(retention.tick, _RETENTION_SECONDS),
+            lambda: periodically(uploads.tick, _RETENTION_SECONDS),
         ),
     )
 

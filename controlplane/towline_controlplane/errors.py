@@ -13,6 +13,7 @@ TowlineError
 │   └── PluginVersionExists
 ├── InvalidState         not in this state of the object
 ├── SecretsDisabled      the control plane has no key for them
+├── LeaseLost            the attempt is another's, or has ended
 ├── SessionUnknown       the agent must introduce its session first
 ├── SessionReplaced      another process runs with the agent's credential
 ├── LimitExceeded        a size or count limit
@@ -132,6 +133,13 @@ class SecretsDisabled(TowlineError):
 
     status = "FAILED_PRECONDITION"
     reason = "SECRETS_DISABLED"
+
+
+class LeaseLost(TowlineError):
+    """The lease is not, or no longer, the right to its attempt: stop and discard."""
+
+    status = "FAILED_PRECONDITION"
+    reason = "LEASE_LOST"
 
 
 class SessionUnknown(TowlineError):

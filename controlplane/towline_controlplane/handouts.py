@@ -34,6 +34,9 @@ class StepOffer:
     """The config before its expressions were rendered."""
     inputs: Mapping[str, Output]
     """By node id, of the predecessors that have one."""
+    artifact_counts: Mapping[str, int]
+    """By node id, of the predecessors that succeeded with any."""
+    fetch_artifacts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,4 +160,6 @@ def _lease(ledger: Ledger, step: Step, claim: Claim, token: str, allowed: Allowe
         config=step.config if step.config is not None else written_config,
         written_config=written_config,
         inputs=ledger.inputs(step),
+        artifact_counts=ledger.artifact_counts(step),
+        fetch_artifacts=node.fetch_artifacts,
     )

@@ -197,6 +197,16 @@ class Ledger:
             if source.output is not None or source.output_digest is not None
         }
 
+    def artifact_counts(self, step: Step) -> dict[str, int]:
+        """Returns how many artifacts the predecessors of a claimable step have, of those that succeeded with any."""
+        steps = self._views[step.run_id].steps
+        sources = (steps[node_id] for node_id in self._sources(step))
+        return {
+            source.node_id: source.artifact_count
+            for source in sources
+            if source.artifact_count and source.state is StepState.SUCCEEDED
+        }
+
     def blueprint(self, run_id: str) -> Blueprint:
         """Returns the blueprint of a loaded run."""
         return self._blueprints.of_run(self.tx, self._views[run_id].run)

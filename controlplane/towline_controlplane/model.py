@@ -249,6 +249,8 @@ class Step:
     """Which of the steps that a node was mapped to it is; -1 where a node is one step."""
     memory_limit_mb: int = 0
     """Raised after attempts that ran out of memory; 0 while the node's own limit applies."""
+    artifact_count: int = 0
+    """Artifacts of the last attempt that reported its end."""
 
 
 @frozen

@@ -101,6 +101,8 @@ class Settings(DatabaseSettings):
     """Largest file that a node or plugin may write."""
     min_sandbox: Literal["L0", "L1", "L2", "L3", "L4"] = Field("L0", alias="TOWLINE_MIN_SANDBOX")
     """The weakest sandbox, L0 to L4, that any step runs in, whatever its plugin and node ask for."""
+    artifact_limit_mb: int = Field(1024, alias="TOWLINE_ARTIFACT_LIMIT_MB", ge=1, le=1_048_576)
+    """What the artifacts of one attempt may have together; plugins may ask for less."""
     retention_days: float = Field(30, alias="TOWLINE_RETENTION_DAYS", ge=0, le=36_500)
     """How long a run is kept after its end, with its logs and outputs; 0 keeps it for ever."""
     idempotency_hours: float = Field(24, alias="TOWLINE_IDEMPOTENCY_HOURS", ge=1, le=87_600)
@@ -131,7 +133,11 @@ class Settings(DatabaseSettings):
     @property
     def server_limits(self) -> ServerLimits:
         """The limits of attempts: the defaults, and the most that may be asked for."""
-        sizes = {"output_kb": self.plugin_output_kb, "log_kb": self.plugin_log_kb}
+        sizes = {
+            "output_kb": self.plugin_output_kb,
+            "log_kb": self.plugin_log_kb,
+            "artifact_mb": self.artifact_limit_mb,
+        }
         return ServerLimits(
             timeout_ms=self.plugin_timeout_ms,
             memory_limit_mb=self.plugin_memory_limit_mb,
@@ -157,3 +163,8 @@ class Settings(DatabaseSettings):
     def spool_folder(self) -> Path:
         """Where uploads lie until they are whole."""
         return self.data_dir / "spool"
+
+    @property
+    def upload_folder(self) -> Path:
+        """Where artifacts lie until they are whole; unlike what is spooled, they go on after a restart."""
+        return self.data_dir / "uploads"

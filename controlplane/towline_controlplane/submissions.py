@@ -5,10 +5,11 @@ a refusal is an answer to its sender and leaves the batch as it was.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Protocol
 
+from towline_controlplane.artifact_records import NamedArtifact
 from towline_controlplane.blueprints import Blueprint
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.creation import RunRequest
@@ -16,9 +17,10 @@ from towline_controlplane.engine.lease import Standing, standing
 from towline_controlplane.engine.rerun import failed_nodes
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL, RUN_RETRY, RUN_TERMINAL
 from towline_controlplane.errors import IdempotencyKeyReused, InvalidState, NotFound, RunDeleted
+from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.ledger import Ledger, Needs
-from towline_controlplane.model import Attempt, AttemptState, Failure, Lease, Run, RunState, StepState
-from towline_controlplane.store import concurrency, runs
+from towline_controlplane.model import Attempt, AttemptState, Failure, FailureClass, Lease, Run, RunState, StepState
+from towline_controlplane.store import artifacts, concurrency, runs
 from towline_controlplane.store.runs import Request
 
 
@@ -220,12 +222,18 @@ _VERDICTS: Mapping[Standing, Verdict] = {
 }
 
 
+_NOT_STORED = Failure(
+    FailureClass.TRANSIENT, "ARTIFACT_UNAVAILABLE", "artifacts that the result names are not stored any more"
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """The holder of an attempt reports its end."""
 
     lease: Lease
     end: commands.EndAttempt
+    artifacts: tuple[NamedArtifact, ...] = ()
 
     @property
     def needs(self) -> Needs:
@@ -233,16 +241,33 @@ class Report:
         return Needs(steps=((self.lease.run_id, self.lease.node_id),))
 
     def decide(self, ledger: Ledger) -> Verdict:
-        """Records the result if the lease is current; a repeat is accepted and changes nothing."""
+        """Records the result if the lease is current; a repeat is accepted and changes nothing.
+
+        Its artifacts become visible with it. A success whose artifacts are not all stored is none.
+        """
         lease = self.lease
         step, attempt = ledger.step(lease.run_id, lease.node_id), ledger.attempt(lease.run_id, lease.node_id)
         verdict = standing(step, attempt, lease, self.end.digest)
         if verdict is Standing.CURRENT:
-            ledger.decide(lease.run_id, self.end)
+            ledger.decide(lease.run_id, self._end_with_artifacts(ledger) if self.artifacts else self.end)
         elif verdict is Standing.STALE and attempt is not None and lease.attempt < attempt.number:
             earlier = runs.get_attempt(ledger.tx, lease.run_id, lease.node_id, lease.attempt)
             verdict = standing(step, earlier, lease, self.end.digest)
         return _VERDICTS[verdict]
+
+    def _end_with_artifacts(self, ledger: Ledger) -> commands.EndAttempt:
+        bound = artifacts.bind_many_if_stored(ledger.tx, self.lease, self.artifacts)
+        end = replace(self.end, artifact_count=bound)
+        if bound == len(self.artifacts) or end.outcome is not commands.Outcome.SUCCEEDED:
+            return end
+        return replace(
+            end,
+            outcome=commands.Outcome.FAILED,
+            failure=_NOT_STORED,
+            output=None,
+            output_digest=None,
+            evidence=Evidence(Cause.ARTIFACTS),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from towline_gateway import problems
+from towline_gateway.downloads import DownloadEndpoint
 from towline_gateway.routes import Binding, Kind, Match, RouteTable
 from towline_gateway.streams import StreamEndpoint
 from towline_gateway.unary import UnaryEndpoint
@@ -21,9 +22,15 @@ class Api:
 
     def __init__(self, table: RouteTable, channel: grpc.aio.Channel, stopping: asyncio.Event) -> None:
         def endpoint(binding: Binding) -> Endpoint:
-            if binding.kind is Kind.STREAM:
-                return StreamEndpoint(binding, channel, stopping)
-            return UploadEndpoint(binding, channel) if binding.kind is Kind.UPLOAD else UnaryEndpoint(binding, channel)
+            match binding.kind:
+                case Kind.STREAM:
+                    return StreamEndpoint(binding, channel, stopping)
+                case Kind.DOWNLOAD:
+                    return DownloadEndpoint(binding, channel)
+                case Kind.UPLOAD:
+                    return UploadEndpoint(binding, channel)
+                case Kind.UNARY:
+                    return UnaryEndpoint(binding, channel)
 
         self._table = table
         self._endpoints = {binding: endpoint(binding) for binding in table.bindings}

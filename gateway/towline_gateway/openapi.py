@@ -53,6 +53,15 @@ _PROBLEM: Final[Schema] = {
         }
     },
 }
+_BINARY: Final[Schema] = {"type": "string", "format": "binary"}
+_FILE_HEADERS: Final[list[Json]] = [
+    {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
+    for name, about in (
+        ("Range", "One range of bytes, such as `bytes=1000-` or `bytes=-500`; of several the whole file is sent."),
+        ("If-Range", "An `ETag`: the range counts only if the file is still that one."),
+        ("If-None-Match", "`ETag`s of what the client has: if the file is one of them, the answer is 304."),
+    )
+]
 _ALWAYS: Final = (400, 500, 503, 504)
 _RESOURCE_EXHAUSTED: Final = (413, 429)
 
@@ -126,6 +135,7 @@ class _Operation:
             "parameters": [*self._path_parameters(), *self._query_parameters(), *self._header_parameters()],
             "responses": {
                 success: self._success(),
+                **self._of_files(),
                 **{str(code): {"$ref": f"#/components/responses/{code}"} for code in sorted(self.error_codes)},
             },
             "security": [] if self._access == "PUBLIC" else [{"bearer": []}],
@@ -144,6 +154,8 @@ class _Operation:
             codes.add(403)
         if self._binding.body:
             codes |= {408, 413, 415}
+        if self._binding.kind is Kind.DOWNLOAD:
+            codes.add(416)
         return codes
 
     def _path_parameters(self) -> list[Json]:
@@ -153,7 +165,7 @@ class _Operation:
     def _query_parameters(self) -> list[Json]:
         if self._binding.body == "*" or self._binding.kind is Kind.UPLOAD:
             return []
-        given = {*self._binding.template.variables, self._binding.body}
+        given = {*self._binding.template.variables, self._binding.body, *self._binding.taken_from_headers}
         return [
             self._parameter("query", field.json_name, field)
             for field in self._method.input_type.fields
@@ -167,7 +179,7 @@ class _Operation:
             found.append(self._parameter("header", "Idempotency-Key", fields["request_id"]))
         if self._binding.kind is Kind.STREAM and "cursor" in fields:
             found.append(self._parameter("header", "Last-Event-ID", fields["cursor"]))
-        return found
+        return found + (_FILE_HEADERS if self._binding.kind is Kind.DOWNLOAD else [])
 
     def _parameter(self, place: str, name: str, field: FieldDescriptor) -> Schema:
         schema = self._schemas.of_field(field)
@@ -177,7 +189,7 @@ class _Operation:
     def _request_body(self) -> Schema:
         binding, request = self._binding, self._method.input_type
         if binding.kind is Kind.UPLOAD:
-            return {"required": True, "content": {bodies.OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
+            return {"required": True, "content": {bodies.OCTETS: {"schema": _BINARY}}}
         whole = binding.body == "*"
         schema = (
             self._schemas.inline(request, binding.template.variables)
@@ -191,8 +203,16 @@ class _Operation:
         phrase = HTTPStatus(self._binding.success).phrase
         if self._binding.kind is Kind.STREAM:
             return {"description": "Server-sent events.", "content": {"text/event-stream": self._events()}}
+        if self._binding.kind is Kind.DOWNLOAD:
+            return {"description": "The file.", "content": {bodies.OCTETS: {"schema": _BINARY}}}
         schema = self._schemas.of_field(field_at(answer, name)) if name else self._schemas.of_message(answer)
         return {"description": phrase, "content": {bodies.JSON: {"schema": schema}}}
+
+    def _of_files(self) -> dict[str, Json]:
+        if self._binding.kind is not Kind.DOWNLOAD:
+            return {}
+        part: Schema = {"description": "A part of the file.", "content": {bodies.OCTETS: {"schema": _BINARY}}}
+        return {"206": part, "304": {"description": "The file that the client has is this one."}}
 
     def _events(self) -> Schema:
         payload = payload_field(self._method)

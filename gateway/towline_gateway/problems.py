@@ -128,6 +128,12 @@ def body_too_slow() -> Problem:
     return Problem(408, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "The body did not arrive in time.")
 
 
+def range_not_satisfiable(size: int) -> Problem:
+    """416: the range lies behind the end of the file."""
+    message, headers = f"The file has {size} bytes.", (("Content-Range", f"bytes */{size}"),)
+    return Problem(416, "OUT_OF_RANGE", "INVALID_ARGUMENT", message, headers=headers)
+
+
 def unauthenticated(message: str) -> Problem:
     """401: the credentials cannot be read."""
     return Problem(401, "UNAUTHENTICATED", "UNAUTHENTICATED", message, headers=(("WWW-Authenticate", "Bearer"),))

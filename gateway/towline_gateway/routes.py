@@ -21,6 +21,8 @@ class Kind(Enum):
     UNARY = auto()
     UPLOAD = auto()
     STREAM = auto()
+    DOWNLOAD = auto()
+    """A stream of the bytes of one file: its `response_body` is a bytes field."""
 
 
 _KINDS = {(False, False): Kind.UNARY, (True, False): Kind.UPLOAD, (False, True): Kind.STREAM}
@@ -39,8 +41,15 @@ class Binding:
 
     @property
     def kind(self) -> Kind:
-        """Whether the route is a plain call, an upload or a stream."""
-        return _KINDS[self.method.client_streaming, self.method.server_streaming]
+        """Whether the route is a plain call, an upload, a stream or a download."""
+        kind = _KINDS[self.method.client_streaming, self.method.server_streaming]
+        is_file = kind is Kind.STREAM and _is_octets(self.method.output_type, self.response_body)
+        return Kind.DOWNLOAD if is_file else kind
+
+    @property
+    def taken_from_headers(self) -> frozenset[str]:
+        """Fields of the request that no query parameter sets: of a file, `Range` says which bytes."""
+        return frozenset({"offset", "limit"} if self.kind is Kind.DOWNLOAD else ())
 
     @property
     def success(self) -> int:
@@ -64,11 +73,12 @@ class RouteTable:
         self._by_depth: dict[int, list[Binding]] = {}
         for binding in self.bindings:
             self._by_depth.setdefault(binding.template.text.count("/"), []).append(binding)
+        self._deep = [binding for binding in self.bindings if binding.template.takes_rest]
 
     def find(self, raw_path: str) -> dict[str, Match]:
         """All that the path offers, by HTTP method; empty when there is no such route."""
         offers: dict[str, Match] = {}
-        for binding in self._by_depth.get(raw_path.count("/"), ()):
+        for binding in (*self._by_depth.get(raw_path.count("/"), ()), *self._deep):
             values = binding.template.match(raw_path)
             if values is not None:
                 offers.setdefault(binding.verb, Match(binding, values))

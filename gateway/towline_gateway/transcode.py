@@ -72,6 +72,8 @@ class Transcoder:
     def _parameter_field(self, name: str) -> FieldDescriptor | None:
         """The field that a parameter names, or None when it names none that a query can carry."""
         here, field = self._binding.method.input_type, None
+        if name in self._binding.taken_from_headers:
+            return None
         for part in name.split("."):
             if here is None or here.full_name in FILLS:
                 return None

@@ -26,6 +26,7 @@ from towline.v1.run_pb2 import Event, LogLine, LogsEnd, Run, Step
 from towline.v1.sandbox_pb2 import Sandbox
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Dag, Workflow, WorkflowVersion
+from towline_sdk.artifact_calls import ArtifactCalls
 from towline_sdk.documents import NO_POLICIES, Policies
 from towline_sdk.secret_calls import SecretCalls
 from towline_sdk.transport import Transport
@@ -42,6 +43,7 @@ class Client:
         self.auth = AuthCalls(self._transport)
         self.workflows = WorkflowCalls(self._transport)
         self.runs = RunCalls(self._transport)
+        self.artifacts = ArtifactCalls(self._transport)
         self.plugins = PluginCalls(self._transport)
         self.agents = AgentCalls(self._transport)
         self.secrets = SecretCalls(self._transport)

@@ -27,6 +27,7 @@ REPEATABLE: Final = frozenset(
         "GetStep",
         "GetWorkflow",
         "ListAgents",
+        "ListArtifacts",
         "ListPlugins",
         "ListRuns",
         "ListSteps",
@@ -85,6 +86,20 @@ class Transport:
             return await method(iter(requests), timeout=seconds, metadata=self._metadata(request_id))
 
         return await self._repeat(requests[0], send)
+
+    async def stream(self, request: Message, answer: type[AnswerT]) -> AsyncIterator[AnswerT]:
+        """Yields the answers of a server stream; raises a `TowlineError` when it breaks, which it does not repair."""
+        request_id = uuid.uuid4().hex
+        await failover.connected(self._channel)
+        method = self._channel.unary_stream(method_path(request), _serialize, answer.FromString)
+        stream = method(request, metadata=self._metadata(request_id))
+        try:
+            async for item in stream:
+                yield item
+        except aio.AioRpcError as error:
+            raise from_rpc(error, self._address, request_id) from None
+        finally:
+            stream.cancel()
 
     async def follow(self, request_from: Callable[[str], Message], answer: type[CursoredT]) -> AsyncIterator[CursoredT]:
         """Yields each answer of a server stream once, across lost connections; ends when the server ends it."""

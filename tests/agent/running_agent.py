@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from towline.v1.agent_service_pb2 import AttemptResult
 from towline_agent.agent import Agent, Options, describe
 from towline_agent.execution import EndReason, Exit
 from towline_agent.pulse import ThreadPulse
@@ -76,6 +77,12 @@ async def running(
     finally:
         life.cancel()
         await asyncio.wait([life])
+
+
+async def result_of(world: World, node: str = "step") -> AttemptResult:
+    """Returns the result of a node once it is reported."""
+    await world.control_plane.until(lambda: node in world.control_plane.results)
+    return world.control_plane.results[node]
 
 
 async def settled(world: World) -> None:

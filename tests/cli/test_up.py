@@ -14,7 +14,7 @@ from towline_sdk.documents import parse_json, parse_value, parse_workflow
 from towline_sdk.errors import TowlineError
 
 ROOT = Path(__file__).resolve().parents[2]
-EXAMPLES = ("text-transform", "log-analysis", "word-count")
+EXAMPLES = ("text-transform", "log-analysis", "word-count", "report")
 
 
 def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -200,6 +200,14 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("I21", "step missing", "failed", "DELETE FROM steps WHERE run_id = '{failed}' AND node_id = 'b'"),
     ("I21", "input", "failed", "DELETE FROM run_inputs WHERE run_id = '{failed}'"),
     ("I21", "version", "failed", of_run("version_id = '-'", "failed")),
+    (
+        "I22",
+        "artifact without a result",
+        "running",
+        "INSERT INTO artifacts SELECT run_id, node_id, number, 'a', epoch, '', 0, '', 1, 0"
+        " FROM attempts WHERE run_id = '{running}' AND end_time IS NULL",
+    ),
+    ("I22", "artifacts counted", "succeeded", update("steps", "artifact_count = 1", "succeeded")),
     ("I25", "token of a lease", "failed", update("attempts", "token_hash = 'secret'", "failed")),
     ("I25", "credential", "", "UPDATE agents SET credential_hash = 'secret'"),
     ("I25", "enrollment token", "", "UPDATE enrollment_tokens SET token_hash = 'secret'"),

@@ -186,7 +186,15 @@ def test_what_was_not_said_is_left_out() -> None:
 
 def test_wide_integers_are_numbers_as_far_as_json_is_exact() -> None:
     printed = encode(Limits(memory_bytes=2**53 - 1, output_bytes=2**53, log_bytes=-(2**63)))
-    assert printed == {"memoryBytes": 2**53 - 1, "outputBytes": str(2**53), "logBytes": str(-(2**63))}
+    assert printed == {
+        "memoryBytes": 2**53 - 1,
+        "outputBytes": str(2**53),
+        "logBytes": str(-(2**63)),
+        "processes": 0,
+        "openFiles": 0,
+        "fileBytes": 0,
+        "artifactBytes": 0,
+    }
 
 
 def test_an_enum_value_of_a_newer_server_survives() -> None:

@@ -48,6 +48,7 @@ from towline_controlplane.services.log_streams import LogStreams
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugins import PluginService
+from towline_controlplane.services.run_artifacts import RunArtifacts
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
 from towline_controlplane.services.secrets import SecretService
@@ -279,7 +280,13 @@ async def control_plane(
     archive = LogArchive(database, blobs, folder / "spool")
     logs = LogStreams(database, doorbell, archive, poll_seconds, log_grace_seconds)
     runs = RunService(
-        database, orchestrator, RunStreams(database, doorbell, poll_seconds), Outlines(), Outputs(database, blobs), logs
+        database,
+        orchestrator,
+        RunStreams(database, doorbell, poll_seconds),
+        Outlines(),
+        Outputs(database, blobs),
+        logs,
+        RunArtifacts(database, blobs),
     )
     servicers = _servicers(folder, database, doorbell, orchestrator, runs, blobs, accounts, Keyring.parse(secrets_key))
     server = ControlPlaneServer(servicers, accounts, ServerOptions(port=0, **options))

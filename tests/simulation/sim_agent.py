@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import grpc
 from played_clock import PlayedClock
+from sim_artifacts import NoArtifacts
 from sim_network import Caller, Network
 from sim_trace import Trace
 from sim_workload import credential_of
@@ -100,7 +101,7 @@ class SentLogs:
             yield request
 
 
-class Link:
+class Link(NoArtifacts):
     """The agent's side of the network."""
 
     def __init__(self, network: Network, caller: Caller, sent_logs: SentLogs) -> None:

@@ -74,7 +74,7 @@ def test_what_a_run_owns_is_keyed_by_the_run_first() -> None:
     by_another_key = (tables.requests, tables.concurrency_slots)
     owned = [t for t in tables.metadata.tables.values() if "run_id" in t.c and t not in by_another_key]
     assert {table.name for table in owned} == {
-        *("run_inputs", "steps", "attempts", "events", "run_logs", "attempt_logs", "log_chunks")
+        *("run_inputs", "steps", "attempts", "artifacts", "events", "run_logs", "attempt_logs", "log_chunks")
     }
     for table in owned:
         assert next(iter(table.primary_key)).name == "run_id"

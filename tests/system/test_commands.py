@@ -38,6 +38,7 @@ def test_demo_runs_the_examples_as_expected() -> None:
         "text-transform": "SUCCEEDED",
         "log-analysis": "SUCCEEDED",
         "word-count": "SUCCEEDED",
+        "report": "SUCCEEDED",
     }
     steps = {step["nodeId"]: (step["state"], step["attempt"]) for step in results["log-analysis"]["steps"]}
     assert steps["by_hour"] == ("SUCCEEDED", 3)

@@ -85,7 +85,8 @@ def _known(walls: Walls | None) -> Walls:
 
 
 def _readable(launch: Launch) -> tuple[str, ...]:
-    return tuple(str(path) for path in (launch.plugin_dir, launch.packages_dir) if path is not None)
+    folders = (launch.plugin_dir, launch.packages_dir, launch.inputs_dir)
+    return tuple(str(path) for path in folders if path is not None)
 
 
 def _writable(launch: Launch) -> tuple[str, ...]:

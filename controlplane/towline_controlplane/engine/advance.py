@@ -56,6 +56,8 @@ def _confirm_start(draft: Draft, command: commands.ConfirmStart, _jitter: float)
 
 def _end_attempt(draft: Draft, command: commands.EndAttempt, jitter: float) -> None:
     draft.start_attempt(command.node_id, command.elapsed_us)
+    if command.artifact_count != draft.step(command.node_id).artifact_count:
+        draft.change(command.node_id, artifact_count=command.artifact_count)
     if draft.run.cancel_requested:
         _end_as(draft, command, AttemptState.CANCELLED, StepState.CANCELLED)
     elif command.outcome is commands.Outcome.CANCELLED:

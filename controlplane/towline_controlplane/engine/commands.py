@@ -47,6 +47,8 @@ class EndAttempt:
     """For every outcome but SUCCEEDED."""
     sandbox_level: int | None = None
     """The sandbox that the attempt really had."""
+    artifact_count: int = 0
+    """Files that the attempt made, all of them stored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,6 +264,7 @@ class Draft:
             config=None,
             output=None,
             output_digest=None,
+            artifact_count=0,
             error=None,
             agent_id=None,
             start_time=None,

@@ -134,6 +134,14 @@ class Fields:
             return value
         return default
 
+    def flag(self, name: str) -> bool:
+        """Returns a boolean; an unset one is false."""
+        value = self._values.get(name)
+        if value is not None and not isinstance(value, bool):
+            self.refuse(name, "must be true or false")
+            return False
+        return bool(value)
+
     def number(self, name: str, low: float, high: float, default: float) -> float:
         """Returns a number between `low` and `high`; zero stands for an unset one when it lies below."""
         value = self._values.get(name)

@@ -37,6 +37,8 @@ class Node:
     queue_timeout_ms: int = 0
     """How long it may wait for an agent; 0 without limit."""
     limits: Limits = DEFAULT_LIMITS
+    fetch_artifacts: bool = False
+    """The artifacts of its predecessors are fetched before it starts."""
 
 
 _ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
@@ -79,6 +81,7 @@ def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> N
         queue_id=placement.queue_id(requirements),
         queue_timeout_ms=fields.integer("queueTimeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
         limits=_limits(fields.object("limits")) if fields.has("limits") else DEFAULT_LIMITS,
+        fetch_artifacts=fields.flag("fetchArtifacts"),
     )
 
 

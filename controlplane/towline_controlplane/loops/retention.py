@@ -12,15 +12,16 @@ from dataclasses import dataclass
 import structlog
 
 from towline_controlplane.blobs import Blobs
-from towline_controlplane.store import released_blobs, retention
+from towline_controlplane.store import artifacts, released_blobs, retention
 from towline_controlplane.store.database import Database
 
 _RUNS_AT_ONCE = 100
 _KEYS_AT_ONCE = 500
 _WORKFLOWS_AT_ONCE = 20
 _BLOBS_AT_ONCE = 100
+_ARTIFACTS_AT_ONCE = 500
 _GRACE_HOURS = 24.0
-"""How long a blob, or a deleted workflow, stays after it was last seen in use."""
+"""How long a blob, a deleted workflow, or an artifact that no result names, stays after it was last seen in use."""
 _SENTENCE_HOURS = 1.0
 """A blob that was condemned so long ago is removed by the next one who looks: who began with it is gone."""
 _REMOVAL_SECONDS = 600.0
@@ -47,6 +48,7 @@ class Retention:
         await self._delete_requests(deleted)
         await self._delete_workflows(deleted)
         deleted["enrollment_tokens"] = await self.database.write(retention.delete_expired_tokens)
+        await self._delete_artifacts(deleted)
         await self._delete_blobs(deleted)
         if deleted.total():
             log.info("retention", **+deleted)
@@ -81,6 +83,13 @@ class Retention:
             deleted["workflows"] += await self.database.write(
                 lambda tx, ids=ids: retention.delete_workflows(tx, ids, tx.now - kept)
             )
+
+    async def _delete_artifacts(self, deleted: Counter[str]) -> None:
+        kept = _micros(_GRACE_HOURS)
+        while count := await self.database.write(
+            lambda tx: artifacts.delete_unbound(tx, tx.now - kept, _ARTIFACTS_AT_ONCE)
+        ):
+            deleted["artifacts_without_a_result"] += count
 
     async def _delete_blobs(self, deleted: Counter[str]) -> None:
         grace, sentence = _micros(_GRACE_HOURS), _micros(_SENTENCE_HOURS)

@@ -13,6 +13,8 @@ from google.protobuf.json_format import MessageToJson
 
 from towline.v1 import agent_pb2, agent_service_pb2, run_pb2, sandbox_pb2, workflow_pb2
 from towline_controlplane import protocol_versions
+from towline_controlplane.artifact_records import NamedArtifact
+from towline_controlplane.artifact_uploads import MAX_ARTIFACTS
 from towline_controlplane.engine.allowance import DEFAULT_SERVER_LIMITS, Allowed, ServerLimits
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.engine.limits import MAX_BACKOFF_MS
@@ -175,6 +177,9 @@ def report(result: agent_service_pb2.AttemptResult, agent: AgentRecord) -> Repor
     outcome = _OUTCOMES.get(result.outcome)
     if outcome is None:
         return InvalidArgument.of("outcome", "must be SUCCEEDED, FAILED, CANCELLED, TIMED_OUT or LOST")
+    if len(result.artifacts) > MAX_ARTIFACTS:
+        return InvalidArgument.of("artifacts", f"at most {MAX_ARTIFACTS}")
+    named = tuple({each.name: named_artifact(each) for each in result.artifacts}.values())
     failure = _failure(result.failure) if result.HasField("failure") else None
     output: str | None = None
     if outcome is Outcome.SUCCEEDED:
@@ -192,7 +197,7 @@ def report(result: agent_service_pb2.AttemptResult, agent: AgentRecord) -> Repor
         evidence=_evidence(outcome, result),
         sandbox_level=SANDBOX_LEVELS.get(result.sandbox_level),
     )
-    return Report(lease(result.lease, agent), end)
+    return Report(lease(result.lease, agent), end, named)
 
 
 def verdicts(
@@ -281,6 +286,11 @@ def _confinement(given: StepOffer, limits: AgentLimits) -> sandbox_pb2.Confineme
     )
 
 
+def named_artifact(message: agent_service_pb2.ResultArtifact) -> NamedArtifact:
+    """Returns an artifact as an agent names it; its bounds are checked where it is put."""
+    return NamedArtifact(message.name, message.size_bytes, message.digest)
+
+
 def _failure(message: run_pb2.Failure) -> Failure:
     transient = getattr(message, "class") == run_pb2.Failure.TRANSIENT
     kind = FailureClass.TRANSIENT if transient else FailureClass.PERMANENT
@@ -317,6 +327,7 @@ def _digest(result: agent_service_pb2.AttemptResult) -> str:
     said = agent_service_pb2.AttemptResult(outcome=result.outcome, output_json=result.output_json)
     if result.HasField("failure"):
         said.failure.CopyFrom(result.failure)
+    said.artifacts.extend(result.artifacts)
     return hashlib.sha256(said.SerializeToString(deterministic=True)).hexdigest()
 
 

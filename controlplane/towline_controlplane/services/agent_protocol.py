@@ -26,6 +26,7 @@ from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.rooms import Claim
 from towline_controlplane.services import agent_messages as messages
+from towline_controlplane.services.agent_artifacts import AgentArtifacts
 from towline_controlplane.services.callers import current_agent
 from towline_controlplane.services.offers import OfferMessages
 from towline_controlplane.sessions import Sessions
@@ -68,6 +69,7 @@ class AgentProtocol(AgentServiceServicer):
     blobs: Blobs
     outputs: Outputs
     offers: OfferMessages
+    artifacts: AgentArtifacts
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def end_long_polls(self) -> None:
@@ -154,6 +156,19 @@ class AgentProtocol(AgentServiceServicer):
             raise NotFound(f"there is no plugin bundle {request.digest}")
         async for chunk in self.blobs.open(request.digest, request.offset):
             yield pb.FetchPluginResponse(chunk=chunk)
+
+    async def PutArtifact(
+        self, request_iterator: AsyncIterator[pb.PutArtifactRequest], context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.PutArtifactResponse:
+        """Stores a file that an attempt made."""
+        return await self.artifacts.put(request_iterator, current_agent())
+
+    async def GetArtifact(
+        self, request: pb.GetArtifactRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[pb.GetArtifactResponse]:
+        """Streams an artifact of a direct predecessor of a leased step."""
+        async for response in self.artifacts.get(request, current_agent()):
+            yield response
 
     async def _take_chunks(
         self,

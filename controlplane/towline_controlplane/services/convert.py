@@ -11,7 +11,7 @@ from google.protobuf.json_format import Parse
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from towline.v1 import agent_pb2, plugin_pb2, run_pb2, sandbox_pb2, user_pb2, workflow_pb2
+from towline.v1 import agent_pb2, artifact_pb2, plugin_pb2, run_pb2, sandbox_pb2, user_pb2, workflow_pb2
 from towline_controlplane import model
 from towline_controlplane.json_values import object_of
 from towline_controlplane.log_status import LogStatus
@@ -23,6 +23,7 @@ from towline_controlplane.services.log_records import LogRecord
 from towline_controlplane.services.struct_values import wire_object, wire_text, wire_texts
 from towline_controlplane.services.version_documents import policies
 from towline_controlplane.store.agents import ListedAgent
+from towline_controlplane.store.artifacts import MadeArtifact
 from towline_plugins.catalog import Builtin
 
 _STREAMS: Final = {
@@ -125,6 +126,7 @@ def step(row: model.Step, kind: str, execution_key: str) -> run_pb2.Step:
         not_before_time=timestamp(row.not_before) if ready_later else None,
         run_id=row.run_id,
         output_digest=row.output_digest or "",
+        artifact_count=row.artifact_count,
     )
 
 
@@ -171,6 +173,21 @@ def log_state(row: model.Attempt, log: LogStatus) -> run_pb2.LogState:
 def attempt_log(row: model.Attempt, log: LogStatus) -> run_pb2.AttemptLog:
     """Returns what is there of a log, by its attempt."""
     return run_pb2.AttemptLog(node_id=row.node_id, attempt=row.number, log=log_state(row, log))
+
+
+def artifact(row: MadeArtifact) -> artifact_pb2.Artifact:
+    """Returns the artifact with the state of its attempt."""
+    made = row.artifact
+    return artifact_pb2.Artifact(
+        node_id=made.node_id,
+        attempt=made.attempt,
+        name=made.name,
+        size_bytes=made.size_bytes,
+        digest=made.digest,
+        content_type=made.content_type,
+        create_time=timestamp(made.create_time),
+        attempt_state=row.attempt_state.value,
+    )
 
 
 def failure(row: model.Failure | None) -> run_pb2.Failure | None:

@@ -88,6 +88,7 @@ def _node(document: Mapping[str, Any]) -> Node:
         secrets=document.get("secrets"),
         weight=document.get("weight"),
         network=document.get("network", Sandbox.NETWORK_UNSPECIFIED),
+        fetch_artifacts=document.get("fetchArtifacts"),
     )
 
 

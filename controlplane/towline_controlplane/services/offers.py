@@ -21,10 +21,12 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.services.agent_messages import AgentLimits, offer
 from towline_controlplane.services.plugin_schemas import PluginSchemas
 from towline_controlplane.services.secret_handout import SecretHandout, SecretUnavailable
+from towline_controlplane.store import artifacts
 from towline_controlplane.submissions import TakeBack
 from towline_controlplane.vault import UNAVAILABLE
 
 MAX_INPUTS_BYTES: Final = 16 << 20
+MAX_INPUT_ARTIFACTS: Final = 10_000
 MAX_OFFERS_BYTES: Final = 24 << 20
 """In one answer: more than a single offer can have, less than the server may send."""
 MAX_UNREADABLE: Final = 10
@@ -36,7 +38,8 @@ _COUNTED_STEPS: Final = 10_000
 _TOO_LARGE: Final = Failure(
     FailureClass.PERMANENT,
     "INPUTS_TOO_LARGE",
-    f"the outputs of its predecessors have more than {MAX_INPUTS_BYTES >> 20} MiB together",
+    f"its predecessors have outputs of more than {MAX_INPUTS_BYTES >> 20} MiB, or more than {MAX_INPUT_ARTIFACTS:,}"
+    " artifacts, together",
 )
 
 log = structlog.get_logger(__name__)
@@ -85,12 +88,15 @@ class OfferMessages:
             return _take_back(given, failure=wrong)
         try:
             texts = await self.outputs.texts(given.inputs, MAX_INPUTS_BYTES)
+            made = await self._artifacts(given)
         except LimitExceeded:
             return _take_back(given, failure=_TOO_LARGE)
         except (NotFound, Unavailable) as error:
             return self._postpone(given, error)
         self._unreadable.pop(key, None)
         message = offer(given, texts, self.limits, waited)
+        message.input_artifacts.artifacts.extend(made)
+        message.input_artifacts.fetch = given.fetch_artifacts
         return await self._with_secrets(given, message) if given.plugin.secrets else message
 
     async def _with_secrets(self, given: StepOffer, message: pb.Offer) -> "pb.Offer | TakeBack":
@@ -102,6 +108,19 @@ class OfferMessages:
             log.warning("secrets_unreadable", run=given.step.run_id, node=given.step.node_id, reason=error.message)
             return _take_back(given, delay_ms=_FIRST_DELAY_MS)
         return message
+
+    async def _artifacts(self, given: StepOffer) -> list[pb.InputArtifact]:
+        """Returns the artifacts of the predecessors; steps without any cost nothing."""
+        if not given.artifact_counts:
+            return []
+        if sum(given.artifact_counts.values()) > MAX_INPUT_ARTIFACTS:
+            raise LimitExceeded(f"the predecessors have more than {MAX_INPUT_ARTIFACTS} artifacts together")
+        sources = sorted(given.artifact_counts)
+        found = await self.outputs.database.read(lambda tx: artifacts.inputs_of(tx, given.run.id, sources))
+        return [
+            pb.InputArtifact(node_id=each.node_id, name=each.name, size_bytes=each.size_bytes, digest=each.digest)
+            for each in found
+        ]
 
     def _postpone(self, given: StepOffer, error: TowlineError) -> TakeBack:
         key = (given.step.run_id, given.step.node_id)

@@ -30,6 +30,7 @@ from towline_controlplane.services.explanations import explanation_message, situ
 from towline_controlplane.services.log_streams import LogStreams, statuses
 from towline_controlplane.services.outlines import Outline, Outlines
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
+from towline_controlplane.services.run_artifacts import RunArtifacts
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.struct_values import plain, wire_text
 from towline_controlplane.store import runs, workflows
@@ -81,6 +82,7 @@ class RunService:
     outlines: Outlines
     outputs: Outputs
     logs: LogStreams
+    artifacts: RunArtifacts
     min_sandbox: SandboxLevel = SandboxLevel.L0
     """The floor of the platform."""
 
@@ -225,6 +227,17 @@ class RunService:
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         """Streams log lines, with `follow` until the run has ended."""
         async for response in self.logs.tail(request, context):
+            yield response
+
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, _context: Context) -> pb.ListArtifactsResponse:
+        """Lists the artifacts of a step or a run."""
+        return await self.artifacts.list(request)
+
+    async def DownloadArtifact(
+        self, request: pb.DownloadArtifactRequest, _context: Context
+    ) -> AsyncIterator[pb.DownloadArtifactResponse]:
+        """Streams the bytes of an artifact."""
+        async for response in self.artifacts.download(request):
             yield response
 
     async def _text(self, node_id: str, stored: Output) -> str:

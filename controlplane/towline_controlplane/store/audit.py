@@ -178,6 +178,27 @@ RUN_RULES = (
             " WHERE a.run_id = l.run_id AND a.node_id = l.node_id AND a.number = l.attempt)"
         ),
     ),
+    Rule(
+        "I22",
+        "result that names a visible artifact",
+        Statement(
+            "SELECT f.run_id, f.node_id, 'the report of attempt ' || f.attempt, 'none'"
+            " FROM artifacts f WHERE f.run_id IN {ids} AND f.bound AND NOT EXISTS (SELECT 1 FROM attempts a"
+            " WHERE a.run_id = f.run_id AND a.node_id = f.node_id AND a.number = f.attempt"
+            " AND a.report_digest IS NOT NULL)"
+        ),
+    ),
+    Rule(
+        "I22",
+        "artifacts of a step that succeeded",
+        Statement(
+            "SELECT run_id, node_id, artifact_count, visible FROM ("
+            " SELECT s.run_id, s.node_id, s.artifact_count, (SELECT count(*) FROM artifacts f"
+            " WHERE f.run_id = s.run_id AND f.node_id = s.node_id AND f.attempt = s.attempt AND f.bound) AS visible"
+            " FROM steps s WHERE s.run_id IN {ids} AND s.state = 'SUCCEEDED') AS counted"
+            " WHERE artifact_count <> visible"
+        ),
+    ),
 )
 """What queries can judge of runs whose ids are the parameter."""
 

@@ -60,9 +60,11 @@ def forget(tx: Transaction, digests: Collection[str]) -> None:
 
 
 def _used(tx: Transaction, digests: Collection[str]) -> set[str]:
-    steps, versions, logs = tables.steps.c, tables.plugin_versions.c, tables.attempt_logs.c
+    steps, versions = tables.steps.c, tables.plugin_versions.c
+    logs, artifacts = tables.attempt_logs.c, tables.artifacts.c
     by_steps = select(steps.output_digest).where(steps.output_digest.in_(digests), steps.output_digest.is_not(None))
     by_plugins = select(versions.digest).where(versions.digest.in_(digests))
     by_logs = select(logs.object_digest).where(logs.object_digest.in_(digests), logs.object_digest.is_not(None))
-    queries = (by_steps, by_plugins, by_logs)
+    by_artifacts = select(artifacts.digest).where(artifacts.digest.in_(digests))
+    queries = (by_steps, by_plugins, by_logs, by_artifacts)
     return {digest for query in queries for digest in tx.connection.scalars(query) if digest is not None}

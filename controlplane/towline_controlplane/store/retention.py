@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Select, Table, delete, exists, select, tuple_, update
 
-from towline_controlplane.store import released_blobs, tables
+from towline_controlplane.store import artifacts, released_blobs, tables
 from towline_controlplane.store.database import Transaction
 
 HIDDEN = 0
@@ -23,6 +23,7 @@ OWNED: tuple[tuple[Table, int], ...] = (
     (tables.attempt_logs, 1_000),
     (tables.run_logs, 1),
     (tables.events, 1_000),
+    (tables.artifacts, 1_000),
     (tables.attempts, 1_000),
     (tables.steps, 1_000),
     (tables.concurrency_slots, 1),
@@ -109,6 +110,8 @@ def delete_expired_tokens(tx: Transaction) -> int:
 
 
 def _delete_some(tx: Transaction, table: Table, run_id: str, most: int) -> int:
+    if table is tables.artifacts:
+        return artifacts.delete_some(tx, run_id, most)
     keys = [column for column in table.primary_key.columns if column.name != "run_id"]
     of_run = table.c.run_id == run_id
     if most > 1 and keys:

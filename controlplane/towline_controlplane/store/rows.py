@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy import ColumnElement, Connection, Select, Table
 from sqlalchemy.dialects import postgresql, sqlite
 
+from towline_controlplane.artifact_records import Artifact
 from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.model import (
     AgentRecord,
@@ -234,6 +235,7 @@ RUN = Mapped(
 )
 STEP = Mapped(Step, state=_enum(StepState), held=_BOOLEAN, error=_FAILURE)
 ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAGE, evidence=_EVIDENCE)
+ARTIFACT = Mapped(Artifact)
 EVENT = Mapped(Event, type=_enum(EventType), details=_MAPPING)
 USER = Mapped(User, role=_enum(Role))
 WORKFLOW = Mapped(Workflow)

@@ -199,6 +199,7 @@ steps = Table(
     # Steps that a mapped step, or one that started a run, waits for.
     count("open_children", default="0"),
     count("memory_limit_mb", default="0"),
+    count("artifact_count", default="0"),
     PrimaryKeyConstraint("run_id", "node_id"),
     UniqueConstraint("run_id", "position", "map_index"),
     of_run(),
@@ -272,6 +273,29 @@ attempts = Table(
 partial("attempts_open", [attempts.c.agent_id], "end_time IS NULL")
 # expired_offers
 partial("attempts_offered", [attempts.c.offer_expire_time], OFFERED)
+
+# Files that attempts made. A row is *bound*, and so visible, once the result that names it is accepted.
+artifacts = Table(
+    "artifacts",
+    metadata,
+    text_column("run_id"),
+    text_column("node_id"),
+    count("attempt"),
+    text_column("name"),
+    big("epoch"),
+    text_column("digest"),
+    big("size_bytes"),
+    text_column("content_type"),
+    flag("bound"),
+    big("create_time"),
+    PrimaryKeyConstraint("run_id", "node_id", "attempt", "name"),
+    of_run(),
+    CheckConstraint("size_bytes >= 0", name="size_bytes"),
+)
+# owner_has, unreferenced blobs
+Index("artifacts_by_digest", artifacts.c.digest)
+# delete_unbound
+partial("artifacts_unbound", [artifacts.c.create_time], "NOT bound")
 
 events = Table(
     "events",
