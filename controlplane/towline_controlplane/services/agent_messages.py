@@ -37,7 +37,6 @@ _MAX_WANT = 1_000
 MAX_PLUGINS = 256
 _DIGEST_BYTES = 32
 _MAX_TEXT = 8_192
-_MAX_REASON = 256
 _SESSION_ID = re.compile(r"[0-9a-fA-F-]{8,64}")
 
 _OUTCOMES: Mapping[int, Outcome] = {
