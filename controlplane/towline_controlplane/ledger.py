@@ -139,6 +139,8 @@ class Ledger:
     def retry(self, run_id: str) -> Run:
         """Starts a wholly loaded run that has ended without success over from its failed steps."""
         view = self._views[run_id]
+        # What ended with the run in this batch has no edges left to decide: they are those of the new start.
+        self._ended.pop(run_id, None)
         self._parse_outputs(view, view.dag.referenced)
         blobs = _blobs(view)
         self._note(view, advance(view, Retry(), self.tx.now, self._jitter()))

@@ -192,6 +192,23 @@ def test_a_retried_run_goes_on_from_its_failed_step(play: Callable[[Scenario], N
     play(scenario)
 
 
+def test_a_run_that_ends_and_is_retried_in_one_commit_starts_over_whole(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        run = await rig.start(["a", "b"], [("a", "b")])
+        agent = await rig.agent()
+        (a,) = await agent.pull()
+        await agent.start(a)
+        await rig.orchestrator.cancel(run.id, None)
+        _, retried = await asyncio.gather(agent.report(a), rig.orchestrator.retry(run.id, None))
+        assert (retried.state, retried.open_steps) == (RunState.PENDING, 2)
+        assert (await rig.steps(run.id))["b"].open_edges == 1
+        (again,) = await agent.pull()
+        assert await agent.report(again) is Verdict.ACCEPTED
+        assert [offer.step.node_id for offer in await agent.pull()] == ["b"]
+
+    play(scenario)
+
+
 def test_an_output_mapping_reads_steps_that_ended_in_other_commits(play: Callable[[Scenario], None]) -> None:
     async def scenario(rig: Rig) -> None:
         output = {"a": "${{ nodes.a.output.text }}", "b": "${{ nodes.b.state }}"}

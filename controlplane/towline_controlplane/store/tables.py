@@ -259,7 +259,6 @@ attempts = Table(
     text_column("usage"),
     text_column("report_digest", null=True),
     count("weight", default="1"),
-    count("memory_mb", default="0"),
     text_column("evidence", null=True),
     count("memory_limit_mb", default="0"),
     count("sandbox_level", null=True),

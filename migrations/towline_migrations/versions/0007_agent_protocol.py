@@ -44,10 +44,7 @@ def _columns() -> dict[str, list[sa.Column[Any]]]:
             sa.Column("weight", sa.Integer, nullable=False, server_default="1"),
             sa.Column("memory_mb", sa.Integer, nullable=False, server_default="0"),
         ],
-        "attempts": [
-            sa.Column("weight", sa.Integer, nullable=False, server_default="1"),
-            sa.Column("memory_mb", sa.Integer, nullable=False, server_default="0"),
-        ],
+        "attempts": [sa.Column("weight", sa.Integer, nullable=False, server_default="1")],
         "agents": [
             sa.Column("disabled", sa.Boolean, nullable=False, server_default=sa.false()),
             sa.Column("unschedulable", text, nullable=True),
