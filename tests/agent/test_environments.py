@@ -77,7 +77,7 @@ def test_python_and_programs_find_the_packages(tmp_path: Path) -> None:
 
 
 def variables(folder: Path, shelf: PluginShelf, files: PluginFiles) -> dict[str, str]:
-    workshop = Workshop(folder / "work", shelf, Surroundings(search_path="/usr/local/bin:/usr/bin:/bin"))
+    workshop = Workshop(folder / "work", shelf, None, Surroundings(search_path="/usr/local/bin:/usr/bin:/bin"))
     return workshop.variables(make_offer(), folder, files)
 
 
