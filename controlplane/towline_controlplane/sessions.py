@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from towline_controlplane.errors import SessionReplaced, Unavailable
-from towline_controlplane.model import AgentRecord, Lease
+from towline_controlplane.model import AgentRecord, Attempt, Lease
 from towline_controlplane.store import agents, leases, rotation
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Database, Transaction
@@ -57,9 +57,17 @@ class Sessions:
         ):
             raise SessionReplaced("another process runs with this agent's credential")
 
-    async def open_leases(self, agent_id: str) -> list[OpenLease]:
-        """Returns what the agent holds."""
-        return await self.database.read(lambda tx: leases.open_leases(tx, agent_id))
+    async def open_leases(self, agent_id: str) -> tuple[int, list[OpenLease]]:
+        """Returns the time (µs) and what the agent holds then."""
+        return await self.database.read(lambda tx: (tx.now, leases.open_leases(tx, agent_id)))
+
+    def is_forgotten(self, attempt: Attempt, now: int) -> bool:
+        """Tells whether an agent that does not name the attempt has lost sight of it.
+
+        For the first lease of an attempt the message may simply be older than its start.
+        """
+        began = attempt.start_time
+        return began is not None and began + int(self.lease_seconds * 1_000_000) < now
 
     async def next_credential(self, agent: AgentRecord) -> str:
         """Returns a new credential for an agent that is due to get one; empty if it is not.

@@ -6,59 +6,20 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
+from agent_protocol_rig import protocol
 from rig import FakeAgent, Rig, Scenario
 
 from towline.v1 import agent_service_pb2 as pb
-from towline_controlplane.artifact_uploads import ArtifactUploads
-from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import agent_topic
-from towline_controlplane.log_writer import LogWriter
-from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.model import WorkflowVersion
-from towline_controlplane.outputs import Outputs
 from towline_controlplane.services import agent_messages, agent_protocol
-from towline_controlplane.services.agent_artifacts import AgentArtifacts
-from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
 from towline_controlplane.services.callers import enter_agent
-from towline_controlplane.services.offers import OfferMessages
-from towline_controlplane.services.open_streams import OpenStreams
-from towline_controlplane.services.plugin_schemas import PluginSchemas
-from towline_controlplane.services.secret_handout import SecretHandout
-from towline_controlplane.sessions import Sessions
 from towline_controlplane.store import agents
 
 Play: TypeAlias = Callable[[Scenario], None]
 Pulls: TypeAlias = Sequence[Coroutine[Any, Any, list[str]]]
 Scene: TypeAlias = Callable[[Rig, WorkflowVersion, FakeAgent, Pulls], Awaitable[None]]
-
-
-def protocol(rig: Rig, folder: Path) -> AgentProtocol:
-    blobs = FolderBlobs(folder)
-    outputs = Outputs(rig.database, blobs)
-    return AgentProtocol(
-        database=rig.database,
-        orchestrator=rig.orchestrator,
-        doorbell=rig.doorbell,
-        queues=rig.orchestrator.queues,
-        sessions=Sessions(rig.database, 30.0),
-        lease_expiry=LeaseExpiry(rig.database, rig.orchestrator, 30.0),
-        log_writer=LogWriter(rig.database, rig.doorbell, rig.orchestrator.confirm),
-        blobs=blobs,
-        outputs=outputs,
-        offers=OfferMessages(
-            *(rig.orchestrator, outputs, AgentLimits(5.0)),
-            PluginSchemas(rig.database),
-            SecretHandout(rig.database, None),
-        ),
-        artifacts=AgentArtifacts(
-            rig.database,
-            blobs,
-            rig.orchestrator.blueprints,
-            ArtifactUploads(rig.database, blobs, folder / "uploads", 1_000),
-            OpenStreams(4),
-        ),
-    )
 
 
 async def pull(rig: Rig, service: AgentProtocol, agent: FakeAgent, want: int, seconds: float) -> list[str]:

@@ -35,6 +35,7 @@ def last_commit_without_newest_migration() -> str:
     return git("rev-parse", f"{added[-1]}^").decode().strip()
 
 
+@pytest.mark.timeout(600)
 def test_the_store_of_the_revision_before_works_on_the_schema_of_today(tmp_path: Path) -> None:
     archive = git("archive", last_commit_without_newest_migration(), "controlplane", "tests", "pyproject.toml")
     subprocess.run(["tar", "-x", "-C", tmp_path], input=archive, check=True)

@@ -5,7 +5,7 @@ orchestrator judges inside the commit.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,9 +19,9 @@ from towline_controlplane.enrollment import enroll
 from towline_controlplane.errors import InvalidArgument, NotFound, SessionReplaced, SessionUnknown, TowlineError
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.log_writer import LogChunk, LogWriter
-from towline_controlplane.loops.lease_expiry import LeaseExpiry
+from towline_controlplane.loops.lease_expiry import LeaseExpiry, withdraw
 from towline_controlplane.matching import QueueIndex
-from towline_controlplane.model import AgentRecord, Lease
+from towline_controlplane.model import AgentRecord, Attempt, Lease
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.rooms import Claim
@@ -120,10 +120,20 @@ class AgentProtocol(AgentServiceServicer):
             await self.sessions.renew(agent, request.session_id)
         held = [(each, messages.lease(each.lease, agent)) for each in request.held]
         await self.orchestrator.confirm(lease for _, lease in held)
+        now, opened = await self.sessions.open_leases(agent.id)
+        current = {_key(lease.attempt): lease for lease in opened}
+        forgotten = [current[key].attempt for key in current.keys() - {_key(lease) for _, lease in held}]
+        await self.orchestrator.settle(
+            [
+                withdraw(each, "the agent has lost sight of it")
+                for each in forgotten
+                if self.sessions.is_forgotten(each, now)
+            ]
+        )
         return pb.SyncResponse(
             lease_duration=messages.duration(self.sessions.lease_seconds),
             interval=messages.duration(self.sessions.interval_seconds),
-            directives=await self._directives(agent, held),
+            directives=_directives(agent, held, current),
             server_version=messages.SERVER_VERSION,
             next_credential=await self.sessions.next_credential(agent),
         )
@@ -224,23 +234,28 @@ class AgentProtocol(AgentServiceServicer):
             free_memory_mb=request.free_memory_bytes >> 20 if request.free_memory_bytes > 0 else None,
         )
 
-    async def _directives(self, agent: AgentRecord, held: Sequence[tuple[pb.HeldAttempt, Lease]]) -> list[pb.Directive]:
-        current = {
-            (lease.attempt.run_id, lease.attempt.node_id, lease.attempt.epoch): lease
-            for lease in await self.sessions.open_leases(agent.id)
-        }
-        directives: list[pb.Directive] = []
-        if agent.drained:
-            directives.append(pb.Directive(action=pb.Directive.DRAIN, reason="drained by an admin"))
-        for held_attempt, lease in held:
-            found = current.get((lease.run_id, lease.node_id, lease.epoch))
-            if found is not None and found.attempt.token_hash != lease.token_hash:
-                found = None
-            wanted = _wanted(found, is_frozen=held_attempt.frozen)
-            if wanted is not None:
-                action, reason = wanted
-                directives.append(pb.Directive(action=action, lease=held_attempt.lease, reason=reason))
-        return directives
+
+def _key(held: Attempt | Lease) -> tuple[str, str, int]:
+    return held.run_id, held.node_id, held.epoch
+
+
+def _directives(
+    agent: AgentRecord,
+    held: Sequence[tuple[pb.HeldAttempt, Lease]],
+    current: Mapping[tuple[str, str, int], OpenLease],
+) -> list[pb.Directive]:
+    directives: list[pb.Directive] = []
+    if agent.drained:
+        directives.append(pb.Directive(action=pb.Directive.DRAIN, reason="drained by an admin"))
+    for held_attempt, lease in held:
+        found = current.get(_key(lease))
+        if found is not None and found.attempt.token_hash != lease.token_hash:
+            found = None
+        wanted = _wanted(found, is_frozen=held_attempt.frozen)
+        if wanted is not None:
+            action, reason = wanted
+            directives.append(pb.Directive(action=action, lease=held_attempt.lease, reason=reason))
+    return directives
 
 
 def _sound(reports: Sequence[Report | InvalidArgument]) -> list[Report]:
