@@ -19,7 +19,8 @@ import psutil
 import structlog
 
 from towline.v1.agent_service_pb2 import EnrollRequest
-from towline_agent import cgroups, command_line, enrollment, prctl
+from towline_agent import command_line, enrollment, prctl
+from towline_agent.cgroups import Hierarchy
 from towline_agent.clock import Backoff, SystemClock
 from towline_agent.control_plane import AgentUnsupported, CredentialRefused, SessionReplaced
 from towline_agent.credentials import Credentials
@@ -30,7 +31,7 @@ from towline_agent.notify import ServiceManager, WatchedRenewal
 from towline_agent.sandbox.levels import Level
 from towline_agent.sandbox.probe import probe
 from towline_agent.sandbox.standing import Standing
-from towline_agent.sandbox_settings import operator_of, policy_of
+from towline_agent.sandbox_settings import claim_groups, operator_of, policy_of
 from towline_agent.settings import Settings
 from towline_agent.telemetry import configure_logging
 
@@ -85,31 +86,18 @@ def _run(settings: Settings) -> ExitCode:
     # The supervisor forks, gRPC must never see a fork: it starts before gRPC is imported.
     from towline_agent.supervisor_client import ProcessSupervisor
 
-    groups = _claim_groups(settings)
+    groups = claim_groups(settings)
+    for controller, reason in groups.missing.items():
+        log.info("limit_not_by_kernel", controller=controller, reason=reason)
     try:
-        supervisor = ProcessSupervisor.start(policy=policy_of(settings), groups=groups)
+        supervisor = ProcessSupervisor.start(policy=policy_of(settings), groups=groups if groups.folders else None)
         os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
         if sys.platform == "linux":
             prctl.refuse_inspection()
         lock_folder(private_folder(settings.state_dir))
-        return asyncio.run(_serve(settings, supervisor))
+        return asyncio.run(_serve(settings, supervisor, groups))
     finally:
-        if groups is not None:
-            groups.dissolve()
-
-
-def _claim_groups(settings: Settings) -> cgroups.Hierarchy | None:
-    """Before any other process is started: v2 has room only for an agent that is alone in its group."""
-    if settings.cgroups == "off":
-        return None
-    try:
-        groups = cgroups.claim()
-    except cgroups.Unavailable as reason:
-        log.info("limits_sampled", reason=str(reason))
-        return None
-    for controller, reason in groups.missing.items():
-        log.info("limit_not_by_kernel", controller=controller, reason=reason)
-    return groups
+        groups.dissolve()
 
 
 class _Signals:
@@ -129,12 +117,12 @@ class _Signals:
         {1: self.first, 2: self.second}.get(self.count, self.end_task)()
 
 
-async def _serve(settings: Settings, supervisor: Supervisor) -> ExitCode:
+async def _serve(settings: Settings, supervisor: Supervisor, groups: Hierarchy) -> ExitCode:
     signals = _Signals()
     service_manager = ServiceManager()
     service_manager.waiting(f"waits for {settings.server}")
     try:
-        standing = await _standing(settings, supervisor)  # starts processes: done before gRPC is there
+        standing = await _standing(settings, supervisor, groups)  # starts processes: done before gRPC is there
         await _live(settings, await _identity(settings), supervisor, signals, service_manager, standing)
     except asyncio.CancelledError:
         return ExitCode.OK if signals.count == 1 else ExitCode.STOPPED_AT_ONCE
@@ -196,13 +184,14 @@ async def _live(
         await control_plane.close()
 
 
-async def _standing(settings: Settings, supervisor: Supervisor) -> Standing:
+async def _standing(settings: Settings, supervisor: Supervisor, groups: Hierarchy) -> Standing:
     operator = operator_of(settings)
     folder = settings.state_dir.absolute() / "canaries"
     if operator.users:
         reachable_folder(settings.state_dir)
-    standing = await probe(supervisor, reachable_folder(folder), operator)
-    log.info("sandbox_probed", level=standing.level.name, features=len(standing.features))
+    standing = await probe(supervisor, reachable_folder(folder), operator, groups)
+    memory = standing.memory_enforcement
+    log.info("sandbox_probed", level=standing.level.name, features=len(standing.features), memory=memory)
     if standing.level is Level.L0 and settings.sandbox != Level.L0.name:
         log.warning("plugins_unconfined", missing=dict(standing.missing))
     return standing

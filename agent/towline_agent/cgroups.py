@@ -113,6 +113,11 @@ class Hierarchy:
     locks: tuple[int, ...] = ()
     """Descriptors held as long as the agent lives: a place whose lock is free belongs to a dead one."""
 
+    @classmethod
+    def none(cls, reason: str) -> Self:
+        """Where no groups are used."""
+        return cls({}, {}, dict.fromkeys(LIMITING, reason))
+
     def create(self, name: str, allowance: Allowance) -> Group:
         """Makes an empty group with its limits; raises OSError. Swap counts as none: what does not fit is killed."""
         wanted = {
@@ -153,6 +158,9 @@ class Hierarchy:
             {Controller(name): Path(folder) for name, folder in document["folders"].items()},
             {Controller(name): version for name, version in document["versions"].items()},
         )
+
+
+NO_GROUPS = Hierarchy.none("no control groups are used")
 
 
 def join(entrances: Iterable[int]) -> None:

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from towline_agent import command_line, prctl, settings_file
+from towline_agent.cgroups import Hierarchy
 from towline_agent.command_line import FOLDER, BadSettings
 from towline_agent.files import reachable_folder, remove_tree
 from towline_agent.sandbox.levels import Level
 from towline_agent.sandbox.probe import Operator, probe
 from towline_agent.sandbox.standing import Standing
-from towline_agent.sandbox_settings import operator_of, policy_of
+from towline_agent.sandbox_settings import claim_groups, operator_of, policy_of
 from towline_agent.settings import Settings
 from towline_agent.supervisor_client import ProcessSupervisor
 
@@ -65,21 +66,31 @@ def describe(standing: Standing) -> dict[str, Any]:
 
 
 def _probe(settings: Settings) -> Standing:
-    supervisor = ProcessSupervisor.start(policy=policy_of(settings))
+    groups = claim_groups(settings)
+    try:
+        return _probe_with(settings, groups)
+    finally:
+        groups.dissolve()
+
+
+def _probe_with(settings: Settings, groups: Hierarchy) -> Standing:
+    supervisor = ProcessSupervisor.start(policy=policy_of(settings), groups=groups if groups.folders else None)
     prctl.refuse_inspection()
     # Beside the state folder, so that what is in the way of plugins' users is in the way here too.
     state_dir = settings.state_dir.absolute()
     parent = next(path for path in (state_dir, *state_dir.parents) if path.is_dir())
     folder = reachable_folder(Path(tempfile.mkdtemp(prefix="towline-doctor-", dir=parent)))
     try:
-        return asyncio.run(_probe_and_close(supervisor, folder, operator_of(settings)))
+        return asyncio.run(_probe_and_close(supervisor, folder, operator_of(settings), groups))
     finally:
         remove_tree(folder)
 
 
-async def _probe_and_close(supervisor: ProcessSupervisor, folder: Path, operator: Operator) -> Standing:
+async def _probe_and_close(
+    supervisor: ProcessSupervisor, folder: Path, operator: Operator, groups: Hierarchy
+) -> Standing:
     try:
-        return await probe(supervisor, folder, operator)
+        return await probe(supervisor, folder, operator, groups)
     finally:
         await supervisor.close()
 

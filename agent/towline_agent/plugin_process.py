@@ -60,7 +60,8 @@ def become_plugin(
     code = os.EX_OSERR
     try:
         if (
-            _stands_alone(launch, descriptors, entrances)
+            _has_joined(launch, entrances)
+            and _stands_alone(launch, descriptors)
             and _is_confined(launch, parent, walls)
             and _can_start(launch, environment)
         ):
@@ -76,9 +77,17 @@ def report_failure(kind: str, error: OSError, launch: Launch) -> None:
     os.write(REPORT_DESCRIPTOR, json.dumps({kind: failure}).encode() + b"\n")
 
 
-def _stands_alone(launch: Launch, descriptors: Sequence[int], entrances: Sequence[int]) -> bool:
+def _has_joined(launch: Launch, entrances: Sequence[int]) -> bool:
     try:
         cgroups.join(entrances)
+    except OSError as error:
+        report_failure("sandboxFailure" if launch.confinement.level >= Level.L4 else "spawnFailure", error, launch)
+        return False
+    return True
+
+
+def _stands_alone(launch: Launch, descriptors: Sequence[int]) -> bool:
+    try:
         _stand_alone(launch, descriptors)
     except OSError as error:
         report_failure("spawnFailure", error, launch)
@@ -88,8 +97,8 @@ def _stands_alone(launch: Launch, descriptors: Sequence[int], entrances: Sequenc
 
 def _is_confined(launch: Launch, parent: int, walls: Walls | None) -> bool:
     try:
-        confine.restrict(launch, walls)
         process_limits.apply(launch)
+        confine.restrict(launch, walls)
         prctl.die_with(parent, signal.SIGKILL)  # a change of the user has taken back what was asked for before
     except OSError as error:
         report_failure("sandboxFailure", error, launch)

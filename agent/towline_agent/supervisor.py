@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from towline_agent import plugin_process, prctl, process_tree, shim
-from towline_agent.cgroup_files import Allowance
+from towline_agent.cgroup_files import Allowance, Controller
 from towline_agent.cgroups import Group, Hierarchy
 from towline_agent.control_channel import ControlChannel, Message, decode_launch, encode_exit
 from towline_agent.execution import EndReason, Exit, Launch
@@ -116,11 +116,18 @@ class SupervisorLoop:
         self._poll.register(attempt.report, 0)  # its end is always told; nothing is read before
 
     def _make_group(self, launch: Launch) -> Group | None:
+        contained = launch.confinement.level >= Level.L4
+        if contained and (launch.confinement.uid is None or not self._limits(Controller.MEMORY, Controller.PIDS)):
+            why = "L4 needs a group that limits memory and processes, and a user of its own"
+            raise OSError(errno.ENOTSUP, why, "control group")
         if self._hierarchy is None:
             return None
         self._group_count += 1
         allowance = Allowance(memory_bytes=launch.memory_bytes, processes=launch.processes)
         return self._hierarchy.create(f"{os.getpid()}-{self._group_count}", allowance)
+
+    def _limits(self, *controllers: Controller) -> bool:
+        return self._hierarchy is not None and self._hierarchy.folders.keys() >= set(controllers)
 
     def _conclude(self, key: str) -> None:
         attempt = self._attempts.pop(key)

@@ -11,10 +11,25 @@ from typing import Any
 import pytest
 from supervisor_scenario import Stage, play
 
+from towline_agent import cgroups
+from towline_agent.cgroup_files import Controller
 from towline_agent.execution import EndReason, Launch
 from towline_agent.sandbox.levels import Confinement, Level, Network
 
 IS_ROOT = os.geteuid() == 0
+
+
+def _contains() -> bool:
+    """Whether there are groups here that limit memory and processes, and users to give."""
+    try:
+        groups = cgroups.claim()
+    except cgroups.Unavailable:
+        return False
+    groups.dissolve()
+    return IS_ROOT and groups.folders.keys() >= {Controller.MEMORY, Controller.PIDS}
+
+
+CONTAINS = _contains()
 UID = 61_000
 USER = UID if IS_ROOT else None
 ISOLATED = Confinement(Level.L3, Network.OWN, USER)

@@ -17,6 +17,7 @@ from towline.v1.agent_service_pb2 import (
     ReportResponse,
     Verdict,
 )
+from towline.v1.sandbox_pb2 import Sandbox
 from towline_agent.control_plane import (
     RequestRefused,
 )
@@ -42,6 +43,23 @@ def test_an_offered_step_is_run_and_reported(tmp_path: Path) -> None:
             assert launch.environment["HOME"] == str(launch.work_dir)
             assert launch.environment["PATH"] == "/bin"
             assert launch.environment["TOWLINE_ARTIFACTS"] == str(launch.artifacts_dir)
+
+    run(scenario)
+
+
+def test_an_offer_that_demands_more_than_this_agent_can_is_refused_and_nothing_is_run(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as world:
+            offer = make_offer("strict")
+            offer.confinement.min_sandbox = Sandbox.L4
+            world.control_plane.offer(offer)
+            await world.control_plane.until(lambda: world.control_plane.results)
+            await settled(world)
+            result = world.control_plane.results["strict"]
+            assert (result.outcome, result.failure.code) == (AttemptResult.FAILED, "SANDBOX_UNAVAILABLE")
+            assert result.failure.message
+            assert result.sandbox_level == Sandbox.LEVEL_UNSPECIFIED
+            assert world.supervisor.launches == []
 
     run(scenario)
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from sandbox_scenario import IS_ROOT
+from sandbox_scenario import CONTAINS, IS_ROOT
 
 from towline_agent import prctl
 from towline_agent.sandbox.levels import FEATURES_OF, Feature, Level
@@ -20,15 +20,19 @@ ALL_REFUSED = Findings({attack: "refused" for attacks in ATTACKS_ON.values() for
 NONE_REFUSED = Findings({})
 BROKEN = Findings({}, "clone: Operation not permitted")
 PLAIN = Operator()
-LEVELS = (Level.L1, Level.L2, Level.L3)
+LEVELS = (Level.L1, Level.L2, Level.L3, Level.L4)
+NO_GROUP = Findings(ALL_REFUSED.refusals, lacking=dict.fromkeys(FEATURES_OF[Level.L4], "no groups"))
 
 
 def but(*attacks: str) -> Findings:
     return Findings({name: why for name, why in ALL_REFUSED.refusals.items() if name not in attacks})
 
 
-def judged(l1: Findings, l2: Findings, l3: Findings, operator: Operator = PLAIN) -> Standing:
-    return judge(dict(zip(LEVELS, (l1, l2, l3), strict=True)), NONE_REFUSED, operator)
+def judged(
+    l1: Findings, l2: Findings, l3: Findings, l4: Findings | None = None, *, operator: Operator = PLAIN
+) -> Standing:
+    l4 = l4 or Findings(l3.refusals, l3.broken, NO_GROUP.lacking)
+    return judge(dict(zip(LEVELS, (l1, l2, l3, l4), strict=True)), NONE_REFUSED, operator)
 
 
 @pytest.mark.parametrize(
@@ -44,10 +48,18 @@ def judged(l1: Findings, l2: Findings, l3: Findings, operator: Operator = PLAIN)
         ((but("outlive"), but("outlive"), but("outlive")), Level.L0),
         ((ALL_REFUSED, ALL_REFUSED, but("be_root")), Level.L2),
         ((but("signal"), but("signal"), but("signal")), Level.L3),
+        ((ALL_REFUSED, ALL_REFUSED, ALL_REFUSED, ALL_REFUSED), Level.L4),
+        ((ALL_REFUSED, ALL_REFUSED, ALL_REFUSED, BROKEN), Level.L3),
+        ((ALL_REFUSED, ALL_REFUSED, ALL_REFUSED, but("see_file")), Level.L3),
+        *(
+            ((ALL_REFUSED, ALL_REFUSED, ALL_REFUSED, but(attack)), Level.L3)
+            for feature in FEATURES_OF[Level.L4]
+            for attack in ATTACKS_ON[feature]
+        ),
     ],
 )
 def test_a_level_holds_if_every_attack_of_it_and_of_those_below_was_refused(
-    findings: tuple[Findings, Findings, Findings], level: Level
+    findings: tuple[Findings, ...], level: Level
 ) -> None:
     assert judged(*findings).level is level
 
@@ -56,9 +68,9 @@ def test_what_is_missing_is_said_with_its_reason() -> None:
     standing = judged(ALL_REFUSED, but("send_udp"), BROKEN)
     assert standing.missing[Feature.SOCKETS_FILTERED] == "the attack send_udp succeeded"
     assert standing.missing[Feature.OWN_ROOT] == "clone: Operation not permitted"
-    assert standing.missing.keys() >= set(FEATURES_OF[Level.L4])
+    assert {standing.missing[feature] for feature in FEATURES_OF[Level.L4]} == {"no groups"}
     assert not set(standing.features) & set(standing.missing)
-    assert set(standing.features) | set(standing.missing) == {*ATTACKS_ON, *FEATURES_OF[Level.L4]}
+    assert set(standing.features) | set(standing.missing) == {*ATTACKS_ON, Feature.CPU_CGROUP}
 
 
 def test_what_is_refused_to_everyone_proves_nothing() -> None:
@@ -68,11 +80,11 @@ def test_what_is_refused_to_everyone_proves_nothing() -> None:
 
 
 def test_an_operator_may_limit_the_level_and_allow_root() -> None:
-    limited = judged(ALL_REFUSED, ALL_REFUSED, ALL_REFUSED, Operator(most=Level.L2))
+    limited = judged(ALL_REFUSED, ALL_REFUSED, ALL_REFUSED, operator=Operator(most=Level.L2))
     assert (limited.level, limited.missing[Feature.OWN_ROOT]) == (Level.L2, "the agent is set to L2 at most")
     as_root = but("be_root")
     assert judged(as_root, as_root, as_root).level is Level.L0
-    assert judged(as_root, as_root, as_root, Operator(allow_root=True)).level is Level.L3
+    assert judged(as_root, as_root, as_root, operator=Operator(allow_root=True)).level is Level.L3
 
 
 @pytest.fixture(scope="module")
@@ -86,14 +98,18 @@ from {prctl.__name__} import refuse_inspection
 from {probe.__module__} import Operator, probe
 from {ProcessSupervisor.__module__} import ProcessSupervisor
 from towline_agent.doctor import describe
+from towline_agent.sandbox_settings import claim_groups
+from towline_agent.settings import Settings
+groups = claim_groups(Settings())
 async def run():
-    supervisor = ProcessSupervisor.start(())
+    supervisor = ProcessSupervisor.start((), groups=groups if groups.folders else None)
     refuse_inspection()
     try:
         uids = range(61_100, 61_103) if os.geteuid() == 0 else range(0)
-        print(json.dumps(describe(await probe(supervisor, Path({str(folder)!r}), Operator(uids=uids)))))
+        print(json.dumps(describe(await probe(supervisor, Path({str(folder)!r}), Operator(uids=uids), groups))))
     finally:
         await supervisor.close()
+        groups.dissolve()
 asyncio.run(run())
 """
     folder.chmod(0o711)
@@ -105,13 +121,30 @@ asyncio.run(run())
         tuple(Feature(name) for name in document["features"]),
         {Feature(each["feature"]): each["reason"] for each in document["missing"]},
         {Feature(each["feature"]): each["reason"] for each in document["unproven"]},
+        memory_enforcement=document["memoryEnforcement"],
     )
 
 
 def test_this_host_isolates(found: Standing) -> None:
-    assert found.level is Level.L3
-    assert set(found.missing) == set(FEATURES_OF[Level.L4])
-    assert (found.network_isolation, found.memory_enforcement) == ("netns", "sampled")
+    assert found.level >= Level.L3
+    assert set(found.missing) <= {*FEATURES_OF[Level.L4], Feature.CPU_CGROUP}
+    assert found.network_isolation == "netns"
+
+
+@pytest.mark.skipif(not CONTAINS, reason="this host or this user has no groups that limit memory and processes")
+def test_this_host_contains(found: Standing) -> None:
+    assert (found.level, found.memory_enforcement, set(found.missing)) == (Level.L4, "cgroup", {Feature.CPU_CGROUP})
+
+
+def test_without_groups_it_is_said_why_and_memory_is_sampled(tmp_path: Path) -> None:
+    environment = {**os.environ, "TOWLINE_AGENT_DIR": str(tmp_path / "agent"), "TOWLINE_AGENT_CGROUPS": "off"}
+    command = [sys.executable, "-m", "towline_agent.doctor", "--output", "json"]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True, env=environment).stdout)
+    reasons = {each["feature"]: each["reason"] for each in told["missing"]}
+    assert (told["level"], told["memoryEnforcement"]) == ("L3", "sampled")
+    assert {reasons[name] for name in ("memory_cgroup", "pids_cgroup", "group_killed")} == {
+        "the agent is set to use no control groups"
+    }
 
 
 def test_the_attacks_are_real(found: Standing) -> None:
@@ -128,7 +161,7 @@ def test_doctor_tells_it_and_says_no_below_what_is_required(tmp_path: Path) -> N
         return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
     told = doctor("--output", "json", "--require", "L3")
-    assert (told.returncode, json.loads(told.stdout)["level"]) == (0, "L3"), told
+    assert (told.returncode, json.loads(told.stdout)["level"]) == (0, "L4" if CONTAINS else "L3"), told
     table = doctor("--require", "L3", sandbox="L0")
     assert (table.returncode, table.stdout.splitlines()[0][:12]) == (1, "sandbox   L0")
     assert "own_root: the agent is set to L0 at most" in table.stdout

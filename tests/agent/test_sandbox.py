@@ -1,13 +1,17 @@
 """What confined plugins can still do, how their ends are told, and that nothing is left of them."""
 
 import fcntl
+import json
 import signal
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from sandbox_scenario import (
+    CONTAINS,
     ISOLATED,
+    UID,
     each_level,
     from_l3,
     give,
@@ -16,8 +20,16 @@ from sandbox_scenario import (
 )
 from supervisor_scenario import Stage, play
 
+from towline_agent import cgroups
+from towline_agent.cgroup_files import Controller
+from towline_agent.cgroups import Hierarchy
 from towline_agent.execution import EndReason, Exit
-from towline_agent.sandbox.levels import Confinement
+from towline_agent.sandbox.levels import Confinement, Level, Network
+
+NOWHERE = Path("/nonexistent/towline")
+GONE = Hierarchy(
+    dict.fromkeys((Controller.MEMORY, Controller.PIDS), NOWHERE), dict.fromkeys((Controller.MEMORY, Controller.PIDS), 1)
+)
 
 
 @each_level
@@ -164,3 +176,48 @@ def test_what_cannot_be_confined_is_not_run(tmp_path: Path) -> None:
         assert not (broken.work_dir / "ran").exists()
 
     play(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("groups", "uid"),
+    [
+        (None, UID),
+        (GONE, UID),
+        (Hierarchy({Controller.MEMORY: NOWHERE}, {Controller.MEMORY: 1}), UID),
+        (GONE, None),
+    ],
+    ids=["no groups", "cannot be made", "processes unlimited", "no user"],
+)
+def test_an_attempt_is_not_run_without_the_group_and_the_user_that_l4_promises(
+    tmp_path: Path, groups: Hierarchy | None, uid: int | None
+) -> None:
+    async def scenario(stage: Stage) -> None:
+        ended, output = await stage.run(stage.shell("echo ran", confinement=Confinement(Level.L4, Network.OWN, uid)))
+        assert (ended.reason, output.stdout) == (EndReason.SANDBOX_FAILED, "")
+        assert ended.message.startswith(("control group: L4 needs", str(NOWHERE)))
+
+    play(tmp_path, scenario, groups=groups)
+
+
+@pytest.mark.skipif(not CONTAINS, reason="this host or this user has no groups that limit memory and processes")
+def test_an_attempt_at_l4_runs_as_its_own_user_in_its_own_group(tmp_path: Path) -> None:
+    groups = cgroups.claim()
+    code = """
+import os, pathlib
+def run():
+    held = bytearray(10_000_000)
+    return os.getuid(), pathlib.Path("/proc/self/cgroup").read_text()
+"""
+
+    async def scenario(stage: Stage) -> None:
+        launch = give(stage.python(code, confinement=Confinement(Level.L4, Network.OWN, UID)))
+        ended, output = await stage.run(launch)
+        assert ended.reason is EndReason.EXITED, (ended, output.stderr)
+        uid, memberships = json.loads(ended.result)
+        assert (uid, ended.watch.by_kernel) == (UID, True)
+        assert "towline-" in memberships
+
+    try:
+        play(tmp_path, scenario, groups=groups)
+    finally:
+        groups.dissolve()

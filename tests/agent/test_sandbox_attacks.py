@@ -222,19 +222,23 @@ def run(config):
     play(tmp_path, scenario)
 
 
-@pytest.mark.skipif(not IS_ROOT, reason="only root has other users to give")
-def test_a_limit_of_processes_does_not_hold_for_root_and_does_for_a_user_of_its_own(tmp_path: Path) -> None:
-    code = """
-from towline_agent.sandbox.canary import ATTACKS
+LIMITS = """
+import os, resource, signal
 def run():
-    try:
-        ATTACKS["fork_past_limit"]({})
-    except OSError as error:
-        return error.strerror
+    reached = []
+    signal.signal(signal.SIGXCPU, lambda *_: reached.append("SIGXCPU"))
+    limits = {name: resource.getrlimit(getattr(resource, "RLIMIT_" + name)) for name in ("CPU", "FSIZE", "NPROC")}
+    while not reached:
+        pass
+    return {"limits": limits, "reached": reached}
 """
 
-    async def scenario(stage: Stage) -> None:
-        assert await outcome(stage, code, Confinement(Level.L0)) is None
-        assert await outcome(stage, code, ISOLATED) == "Resource temporarily unavailable"
 
-    play(tmp_path, scenario)
+@from_l2
+def test_processor_time_ends_with_a_warning_before_the_kill(tmp_path: Path, confinement: Confinement) -> None:
+    found = run(tmp_path, LIMITS, confinement, timeout_seconds=30.0, cpu_seconds=1.0)
+    assert found["reached"] == ["SIGXCPU"]
+    assert found["limits"]["CPU"] == [1, 2]
+    assert found["limits"]["FSIZE"] == [16 * 1024**3] * 2
+    if not IS_ROOT or confinement.uid is not None:
+        assert found["limits"]["NPROC"] == [4096] * 2

@@ -40,6 +40,7 @@ async def laid_out(uid: int | None) -> AsyncGenerator[dict[str, Any]]:
     try:
         yield {
             "agent": os.getpid(),
+            "agentUid": os.getuid(),
             "pid": decoy.pid,
             "tcp": _port(tcp.sockets[0]),
             "udp": udp.get_extra_info("sockname")[1],

@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import importlib
+import mmap
 import os
 import resource
 import signal
@@ -16,7 +17,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from towline_agent.sandbox import syscalls
 
@@ -24,7 +25,7 @@ _PTRACE_SEIZE: Final = 0x4206
 _GET_NO_NEW_PRIVS: Final = 39
 _LARGE_BYTES: Final = 17 * 1024**3
 _MANY_FORKS: Final = 32
-_FEW_PROCESSES: Final = 8
+_MUCH_MEMORY: Final = 96 * 1024**2
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 Bait = Mapping[str, Any]
@@ -93,20 +94,36 @@ def _raise_limits(_bait: Bait) -> None:
     _in_child(lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (hard + 1, hard + 1)))
 
 
-def _fork_past_limit(_bait: Bait) -> None:
-    def fork_many() -> None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (_FEW_PROCESSES, _FEW_PROCESSES))
-        children: list[int] = []
-        try:
-            for _ in range(_MANY_FORKS):
-                children.append(os.fork())
-                if children[-1] == 0:
-                    signal.pause()
-        finally:
-            for child in children:
-                os.kill(child, signal.SIGKILL)
+def exhaust_memory() -> None:
+    """Touches more than its group may hold, in a canary of its own: where the group holds, nothing is left to tell."""
+    with mmap.mmap(-1, _MUCH_MEMORY) as held:
+        for page in range(0, _MUCH_MEMORY, mmap.PAGESIZE):
+            held[page] = 1
 
-    _in_child(fork_many)
+
+def exhaust_processes() -> None:
+    """Forks more than its group may have; raises OSError where it holds."""
+    children: list[int] = []
+    try:
+        for _ in range(_MANY_FORKS):
+            child = os.fork()
+            if child == 0:
+                _pause()
+            children.append(child)
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+
+
+def _pause() -> NoReturn:
+    while True:
+        signal.pause()
+
+
+def _be_agents_user(bait: Bait) -> None:
+    if os.geteuid() != bait["agentUid"]:
+        raise OSError(0, f"runs as uid {os.geteuid()}")
 
 
 def _read_environment(bait: Bait) -> None:
@@ -247,7 +264,9 @@ ATTACKS: Mapping[str, Callable[[Bait], None]] = MappingProxyType(
         "be_root": _be_root,
         "write_large_file": _write_large_file,
         "raise_limits": _raise_limits,
-        "fork_past_limit": _fork_past_limit,
+        "exhaust_memory": lambda _: _in_child(exhaust_memory),
+        "exhaust_processes": lambda _: exhaust_processes(),
+        "be_agents_user": _be_agents_user,
         "read_environment": _read_environment,
         "trace": _trace,
         "trace_own_child": _trace_own_child,

@@ -5,7 +5,6 @@ OSError if anything is refused: what cannot be confined is not run.
 """
 
 import os
-import resource
 from dataclasses import dataclass
 
 from towline_agent import prctl
@@ -13,9 +12,6 @@ from towline_agent.execution import Launch
 from towline_agent.sandbox import identity, landlock, namespaces, root, seccomp, syscalls
 from towline_agent.sandbox.levels import Level, Network, Policy
 from towline_agent.sandbox.view import DEVICES, View, view_of
-
-_MOST_FILE_BYTES = 16 * 1024**3
-_MOST_PROCESSES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,6 @@ def restrict(launch: Launch, walls: Walls | None) -> None:
     """Confines the calling process and all that it will fork or execute, short of its signals and descriptors."""
     confinement = launch.confinement
     if confinement.level >= Level.L1:
-        _limit_resources(launch)
         _own_descriptors(confinement.uid)
         identity.become(confinement.uid, has_capabilities=confinement.level >= Level.L3 or os.geteuid() == 0)
     prctl.allow_inspection()
@@ -91,20 +86,6 @@ def _readable(launch: Launch) -> tuple[str, ...]:
 
 def _writable(launch: Launch) -> tuple[str, ...]:
     return tuple(str(path) for path in (launch.work_dir, launch.artifacts_dir))
-
-
-def _limit_resources(launch: Launch) -> None:
-    seconds = int(launch.timeout_seconds * (os.cpu_count() or 1)) + 1
-    _lower(resource.RLIMIT_CPU, seconds)
-    _lower(resource.RLIMIT_FSIZE, _MOST_FILE_BYTES)
-    if launch.confinement.uid is not None or os.geteuid() != 0:
-        _lower(resource.RLIMIT_NPROC, _MOST_PROCESSES)
-
-
-def _lower(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    least = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(limit, (least, least))
 
 
 def _own_descriptors(uid: int | None) -> None:

@@ -40,6 +40,8 @@ class Feature(StrEnum):
     NO_USER_NAMESPACES = "no_user_namespaces"
     MEMORY_CGROUP = "memory_cgroup"
     PIDS_CGROUP = "pids_cgroup"
+    GROUP_KILLED = "group_killed"
+    OWN_USER = "own_user"
     CPU_CGROUP = "cpu_cgroup"
 
 
@@ -61,10 +63,11 @@ FEATURES_OF: Mapping[Level, tuple[Feature, ...]] = MappingProxyType(
             Feature.NO_CAPABILITIES,
             Feature.NO_USER_NAMESPACES,
         ),
-        Level.L4: (Feature.MEMORY_CGROUP, Feature.PIDS_CGROUP, Feature.CPU_CGROUP),
+        Level.L4: (Feature.MEMORY_CGROUP, Feature.PIDS_CGROUP, Feature.GROUP_KILLED, Feature.OWN_USER),
     }
 )
-"""What a level adds. SIGNALS_SCOPED depends on the kernel's age; no level needs it."""
+"""What a level adds. SIGNALS_SCOPED depends on the kernel's age, and CPU_CGROUP adds only fairness to the limits of
+processor time that all attempts have; no level needs them."""
 
 
 def level_of(held: Collection[Feature]) -> Level:

@@ -12,14 +12,16 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from towline_agent.cgroups import NO_GROUPS, Hierarchy
 from towline_agent.execution import EndReason, Exit, Launch, OutputStream, Supervisor
 from towline_agent.files import reachable_folder, remove_tree
-from towline_agent.sandbox import bait
+from towline_agent.sandbox import bait, group_attacks
+from towline_agent.sandbox.group_attacks import OnGroups
 from towline_agent.sandbox.levels import FEATURES_OF, Confinement, Feature, Level, Network
 from towline_agent.sandbox.standing import Standing
 
@@ -40,6 +42,10 @@ ATTACKS_ON: Final[Mapping[Feature, tuple[str, ...]]] = MappingProxyType(
         Feature.OWN_TMP: ("fill_tmp",),
         Feature.NO_CAPABILITIES: ("use_capability",),
         Feature.NO_USER_NAMESPACES: ("make_user_namespace",),
+        Feature.MEMORY_CGROUP: ("exhaust_memory",),
+        Feature.PIDS_CGROUP: ("exhaust_processes",),
+        Feature.GROUP_KILLED: (group_attacks.ESCAPE,),
+        Feature.OWN_USER: ("be_agents_user",),
     }
 )
 _CANARIES: Final = (
@@ -50,7 +56,8 @@ _CANARIES: Final = (
 _TIMEOUT_SECONDS: Final = 20.0
 _OUTPUT_BYTES: Final = 64 * 1024
 _ENTRY_POINT: Final = "python:towline_agent.sandbox.canary:run"
-_NOT_ATTACKED: Final = "the canaries of this version do not attack control groups, so that they are not counted"
+_CONTAINED: Final = Confinement(Level.L4, Network.OWN)
+_NO_SHARES: Final = "attempts are given no share of the processors: they have limits of processor time"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,31 +88,50 @@ class Findings:
 
     refusals: Mapping[str, str]
     broken: str = ""
+    lacking: Mapping[Feature, str] = field(default_factory=dict[Feature, str])
+    """Features that could not be attacked, and why."""
 
     def refused(self, feature: Feature) -> bool:
         """Whether every attack on a feature was refused."""
-        return not self.broken and all(self.refusals.get(attack) for attack in ATTACKS_ON[feature])
+        if self.broken or feature in self.lacking:
+            return False
+        return all(self.refusals.get(attack) for attack in ATTACKS_ON[feature])
 
     def why_not(self, feature: Feature) -> str:
         """Says why a feature does not hold."""
-        if self.broken:
-            return self.broken
+        if feature in self.lacking or self.broken:
+            return self.lacking.get(feature, self.broken)
         succeeded = [attack for attack in ATTACKS_ON[feature] if not self.refusals.get(attack)]
         return f"the attack {', '.join(succeeded)} succeeded"
 
 
-async def probe(supervisor: Supervisor, folder: Path, operator: Operator) -> Standing:
+async def probe(supervisor: Supervisor, folder: Path, operator: Operator, groups: Hierarchy = NO_GROUPS) -> Standing:
     """Sends out the canaries, all at the same time, and returns what the host stands for.
 
-    `folder` is where their work folders are made: in the same place as those of plugins.
+    `folder` is where their work folders are made: in the same place as those of plugins. `groups` are those that the
+    supervisor uses.
     """
     uid = operator.user_of_canaries
     async with bait.laid_out(uid) as laid:
         free = _send(supervisor, folder, Confinement(Level.L0), laid | {"agent": laid["pid"]})
-        confined = [_send(supervisor, folder, Confinement(each.level, each.network, uid), laid) for each in _CANARIES]
-        unconfined, *found = await asyncio.gather(free, *confined)
-    by_level = {each.level: findings for each, findings in zip(_CANARIES, found, strict=True)}
-    return replace(judge(by_level, unconfined, operator), kernel=platform.release(), probed_at=time.time())
+        canaries = (*_CANARIES, _CONTAINED) if uid is not None and group_attacks.can_contain(groups) else _CANARIES
+        confined = [_send(supervisor, folder, Confinement(each.level, each.network, uid), laid) for each in canaries]
+        of_groups = group_attacks.attack(supervisor, folder, groups)
+        on_groups, (unconfined, *found) = await asyncio.gather(of_groups, asyncio.gather(free, *confined))
+    by_level = {each.level: findings for each, findings in zip(canaries, found, strict=True)}
+    by_level[Level.L4] = _contained(found[-1], on_groups, uid)
+    return replace(
+        judge(by_level, unconfined, operator),
+        kernel=platform.release(),
+        probed_at=time.time(),
+        memory_enforcement="cgroup" if on_groups.refusals.get("exhaust_memory") else "sampled",
+    )
+
+
+def _contained(strongest: Findings, on_groups: OnGroups, uid: int | None) -> Findings:
+    """What the strongest canary found, with the attacks on groups that were made beside it."""
+    alone = {} if uid is not None else {Feature.OWN_USER: "attempts run as the user of the agent"}
+    return Findings({**strongest.refusals, **on_groups.refusals}, strongest.broken, {**on_groups.lacking, **alone})
 
 
 def judge(by_level: Mapping[Level, Findings], unconfined: Findings, operator: Operator) -> Standing:
@@ -113,7 +139,7 @@ def judge(by_level: Mapping[Level, Findings], unconfined: Findings, operator: Op
     usable = [level for level in by_level if all(_holds(by_level[level], each, operator) for each in _up_to(level))]
     level = max((level for level in usable if level <= operator.most), default=Level.L0)
     best = max((level for level in by_level if not by_level[level].broken), default=Level.L1)
-    missing = dict.fromkeys(FEATURES_OF[Level.L4], _NOT_ATTACKED)
+    missing = {Feature.CPU_CGROUP: _NO_SHARES}
     for feature in ATTACKS_ON:
         told = by_level[max(best, _level_of(feature))]
         if not _holds(told, feature, operator):
@@ -171,6 +197,7 @@ def _make(root: Path, uid: int | None) -> Path:
 def _launch(work: Path, confinement: Confinement, laid: Mapping[str, Any]) -> Launch:
     top = confinement.level or Level.L4
     names = {name for feature, attacks in ATTACKS_ON.items() if _level_of(feature) <= top for name in attacks}
+    names -= group_attacks.ALONE if confinement.level else {group_attacks.ESCAPE}
     return Launch(
         key=f"canary-{confinement.level.name}",
         entry_point=_ENTRY_POINT,

@@ -48,6 +48,8 @@ class Standing:
     kernel: str = ""
     probed_at: float = 0.0
     """Seconds since the epoch."""
+    memory_enforcement: str = "sampled"
+    """What keeps attempts within their memory: `cgroup` if the kernel was seen to, at whatever level they run."""
 
     @property
     def network_isolation(self) -> str:
@@ -55,11 +57,6 @@ class Standing:
         if self.level >= Level.L3:
             return "netns"
         return "seccomp" if self.level >= Level.L2 else "none"
-
-    @property
-    def memory_enforcement(self) -> str:
-        """What keeps a plugin within its memory."""
-        return "cgroup" if Feature.MEMORY_CGROUP in self.features else "sampled"
 
 
 UNPROVED: Final = Standing(Level.L0)
