@@ -39,8 +39,8 @@ class Backlog(Generic[T]):
         self._wake = wake
         self._waiting: list[Waiting[T]] = []
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def add(self, item: T) -> asyncio.Future[Any]:
         """Returns what will be answered to `item` once it is committed."""

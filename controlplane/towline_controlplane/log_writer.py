@@ -18,6 +18,7 @@ from towline_controlplane.store.logs import LogAppend
 
 _MAX_BATCH = 64
 _MOST_LEASES = 10_000
+_GATHER_SECONDS = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,11 @@ class LogWriter:
                 entrance.confirmed = True
             offset = self._chunks.add(chunk)
         return await offset
+
+    @property
+    def interval_seconds(self) -> float:
+        """How long agents should gather bytes: not at all, unless more chunks wait than one commit takes."""
+        return _GATHER_SECONDS if len(self._chunks) > _MAX_BATCH else 0.0
 
     async def run(self) -> None:
         """Commits until it is cancelled."""

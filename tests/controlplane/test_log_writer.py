@@ -121,6 +121,23 @@ def test_an_offer_that_went_back_takes_no_log(play: Callable[[Scenario], None]) 
     play(scenario)
 
 
+def test_agents_are_asked_to_gather_while_more_waits_than_a_commit_takes(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start(["a"])
+        agent = await rig.agent()
+        (offer,) = await agent.pull()
+        async with writing(rig) as writer:
+            assert await writer.append(chunk(agent, offer)) == len(LINE)
+            assert writer.interval_seconds == 0
+            appends = [asyncio.create_task(writer.append(chunk(agent, offer))) for _ in range(200)]
+            await asyncio.sleep(0)
+            assert writer.interval_seconds > 0
+            await asyncio.gather(*appends)
+            assert writer.interval_seconds == 0
+
+    play(scenario)
+
+
 def test_a_withdrawn_attempt_takes_no_more(play: Callable[[Scenario], None]) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.start(["a"])

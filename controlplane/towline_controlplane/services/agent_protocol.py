@@ -152,7 +152,12 @@ class AgentProtocol(AgentServiceServicer):
                 if isinstance(item, Exception):
                     raise item
                 offset = await item.appended
-                yield pb.AppendLogsResponse(lease=item.lease, next_offset=offset or 0, lease_lost=offset is None)
+                yield pb.AppendLogsResponse(
+                    lease=item.lease,
+                    next_offset=offset or 0,
+                    lease_lost=offset is None,
+                    interval=messages.duration(self.log_writer.interval_seconds),
+                )
         finally:
             taking.cancel()
 
@@ -251,7 +256,8 @@ def _directives(
         found = current.get(_key(lease))
         if found is not None and found.attempt.token_hash != lease.token_hash:
             found = None
-        wanted = _wanted(found, is_frozen=held_attempt.frozen)
+        has_ended = held_attempt.phase == pb.HeldAttempt.REPORTING
+        wanted = _wanted(found, is_frozen=held_attempt.frozen, has_processes=not has_ended)
         if wanted is not None:
             action, reason = wanted
             directives.append(pb.Directive(action=action, lease=held_attempt.lease, reason=reason))
@@ -262,13 +268,15 @@ def _sound(reports: Sequence[Report | InvalidArgument]) -> list[Report]:
     return [each for each in reports if isinstance(each, Report)]
 
 
-def _wanted(lease: OpenLease | None, *, is_frozen: bool) -> "tuple[pb.Directive.Action, str] | None":
+def _wanted(
+    lease: OpenLease | None, *, is_frozen: bool, has_processes: bool
+) -> "tuple[pb.Directive.Action, str] | None":
     """Returns what an agent is to do with an attempt that it holds; None: nothing but go on as it is."""
     if lease is None:
         return pb.Directive.RELEASE, "lease lost"
     if lease.cancel_requested:
         return pb.Directive.CANCEL, "run cancelled"
-    if lease.frozen and not is_frozen:
+    if lease.frozen and not is_frozen and has_processes:
         return pb.Directive.FREEZE, "run frozen"
     if is_frozen and not lease.frozen:
         return pb.Directive.THAW, "run thawed"
