@@ -60,10 +60,13 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "leases_of_other_sessions": (lambda tx: leases.leases_of_other_sessions(tx, "agent-1", "s"), [HELD, STEP]),
     "due_after": (lambda tx: leases.due_after(tx, 1, 9), ["steps steps_due (not_before>?)"]),
     "get_agent": (lambda tx: agents.get_agent(tx, "agent-1"), ["agents (id=?)"]),
-    "find_by_credential": (lambda tx: agents.find_by_credential(tx, "c"), ["agents (credential_hash=?)"]),
+    "find_by_credential": (
+        lambda tx: agents.find_by_credential(tx, "c"),
+        ["agents (credential_hash=?)", "agents agents_by_next_credential (next_credential_hash=?)"],
+    ),
     "renew_if_session": (lambda tx: agents.renew_if_session(tx, "agent-1", "s", 1), ["agents (id=?)"]),
     "lock_agents": (lambda tx: agents.lock_agents(tx, ["agent-1"]), ["agents (id=?)", HELD, STEP]),
-    "list_agents": (lambda tx: agents.list_agents(tx, "a", 9), ["agents (name>?)", HELD, STEP]),
+    "list_agents": (lambda tx: agents.list_agents(tx, "a", 9), ["agents (name>?)", HELD, STEP, HELD, STEP]),
     "find_by_email": (lambda tx: users.find_by_email(tx, "e"), ["users (email=?)"]),
     "list_workflows": (
         lambda tx: workflows.list_workflows(tx, None, (1, "a"), 9),
