@@ -153,7 +153,7 @@ def _drains_forgotten() -> AbstractContextManager[None]:
 
 
 MUTANTS: Mapping[str, Mutant] = {
-    "no_epoch_check": Mutant(_no_epoch_check, 120),
+    "no_epoch_check": Mutant(_no_epoch_check, 180),
     "ack_before_commit": Mutant(_ack_before_commit, 20),
     "unordered_locks": Mutant(_unordered_locks, 120),
     "no_gate": Mutant(_no_gate, 20),

@@ -88,20 +88,20 @@ def ended_steps(rest: Rest, run_id: str) -> list[str]:
 def a_report_counts_once(installation: Installation, agent: RawAgent) -> None:
     rest, run_id = start(installation)
     [first] = agent.pull()
-    forged = result(first, '{"n":0}')
+    forged = result(first, '{"text":"0"}')
     forged.lease.token = "guessed"
     assert agent.report(forged) == [Code.LEASE_LOST]
-    said = result(first, '{"n":1}')
+    said = result(first, '{"text":"1"}')
     assert agent.report(said, said) == [Code.ACCEPTED] * 2
     assert agent.report(said) == [Code.ACCEPTED]
-    assert agent.report(result(first, '{"n":2}')) == [Code.ALREADY_REPORTED]
+    assert agent.report(result(first, '{"text":"2"}')) == [Code.ALREADY_REPORTED]
     # Its start is told late, in one message with the start of the next step.
     [second] = agent.pull(started=[first.lease])
-    assert second.inputs_json == b'{"a":{"n":1}}'
-    assert agent.report(said, result(second, '{"n":3}')) == [Code.ACCEPTED] * 2
+    assert second.inputs_json == b'{"a":{"text":"1"}}'
+    assert agent.report(said, result(second, '{"text":"3"}')) == [Code.ACCEPTED] * 2
     assert ended_steps(rest, run_id) == ["a", "b"]
-    assert agent.report(said, result(second, '{"n":4}')) == [Code.ACCEPTED, Code.ALREADY_REPORTED]
-    assert rest.get(f"/runs/{run_id}/steps/b")["output"] == {"n": 3}
+    assert agent.report(said, result(second, '{"text":"4"}')) == [Code.ACCEPTED, Code.ALREADY_REPORTED]
+    assert rest.get(f"/runs/{run_id}/steps/b")["output"] == {"text": "3"}
 
 
 def what_an_earlier_holder_says_changes_nothing(installation: Installation, agent: RawAgent) -> None:
@@ -113,15 +113,15 @@ def what_an_earlier_holder_says_changes_nothing(installation: Installation, agen
     [current] = agent.pull(started=[lost.lease])
     assert (current.lease.attempt, current.lease.epoch) == (2, 2)
     assert current.execution_key != lost.execution_key
-    late = result(lost, '{"n":1}')
+    late = result(lost, '{"text":"1"}')
     assert agent.report(late) == [Code.LEASE_LOST]
-    assert agent.report(late, result(current, '{"n":2}'), late) == [
+    assert agent.report(late, result(current, '{"text":"2"}'), late) == [
         Code.LEASE_LOST,
         Code.ACCEPTED,
         Code.LEASE_LOST,
     ]
     assert [answer.lease_lost for answer in agent.log(lost.lease, (0, b"1 O- late\n"))] == [True]
-    assert rest.get(f"/runs/{run_id}/steps/a")["output"] == {"n": 2}
+    assert rest.get(f"/runs/{run_id}/steps/a")["output"] == {"text": "2"}
     attempts = rest.get(f"/runs/{run_id}/steps/a")["attempts"]
     assert [attempt["state"] for attempt in attempts] == ["LOST", "SUCCEEDED"]
     rest.post(f"/runs/{run_id}/cancel")

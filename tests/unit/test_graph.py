@@ -12,7 +12,7 @@ from towline_controlplane.engine.placement import queue_id
 from towline_controlplane.engine.retry import RetryPolicy
 from towline_controlplane.errors import InvalidDag
 from towline_controlplane.model import ConditionType, Join, PluginRef, SideEffects
-from towline_controlplane.requirements import Requirements
+from towline_controlplane.requirements import Requirements, Size
 
 Document = dict[str, Any]
 
@@ -83,7 +83,7 @@ def test_a_node_says_everything_in_the_json_of_the_contract() -> None:
     assert (only.type, only.plugin_id, only.plugin_version) == ("", "plugin-1", "1.0.0")
     assert (only.join, only.side_effects, only.display_name) == (Join.ANY, SideEffects.UNSAFE, "First")
     assert (only.timeout_ms, only.memory_limit_mb) == (30_000, 512)
-    assert only.requirements == Requirements({"gpu": "yes"}, 2)
+    assert only.requirements == Requirements({"gpu": "yes"}, 2, size=Size(memory_mb=512))
     assert only.queue_id == queue_id(only.requirements)
     assert not only.config.is_constant
 
