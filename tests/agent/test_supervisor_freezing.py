@@ -44,7 +44,14 @@ STILL = {
 
 
 def still(pids: set[int]) -> bool:
-    return all(psutil.Process(pid).status() in STILL for pid in pids)
+    return all(is_still(pid) for pid in pids)
+
+
+def is_still(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() in STILL
+    except psutil.NoSuchProcess:  # it ended between two looks
+        return True
 
 
 async def come_true(holds: Callable[[], bool]) -> None:
