@@ -1,5 +1,6 @@
 """The part of the fake control plane that keeps files: artifacts, taken and given as by a real one."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from towline_agent.control_plane import LeaseLost, RequestRefused, Unavailable
 
 
 @dataclass(slots=True)
-class FakeArtifacts:
+class FakeArtifacts(ABC):
     """Stores artifacts by node and name; breaks streams when it is told to."""
 
     lost_leases: set[str] = field(default_factory=set[str])
@@ -63,11 +64,14 @@ class FakeArtifacts:
         if end < len(data):
             raise Unavailable("broken")
 
+    @abstractmethod
     def _fail(self, name: str, session_id: str | None = None) -> None:
-        raise NotImplementedError
+        """Raises what is planned for a call before it has any effect."""
 
+    @abstractmethod
     def _answer(self, name: str) -> None:
-        raise NotImplementedError
+        """Loses the answer of a call if that is planned."""
 
+    @abstractmethod
     def _ring(self) -> None:
-        raise NotImplementedError
+        """Tells whoever waits that something has happened."""
