@@ -1,18 +1,19 @@
 """How much one step may write: is every line kept, are other steps and heartbeats late, does memory grow?
 
 Starts a whole installation. One step writes lines at a steady rate; beside it runs of one short step follow one
-another. What is compared is the same with and without the flood: `python -m bench.logs [--rate N] [--seconds N]`.
+another. What is compared is the same with and without the flood: `python -m bench.logs [sqlite|postgres] [--rate N] [--seconds N]`.
 """
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import json
 import os
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from bench.figures import table
+from bench.store import postgres
 from towline.v1.run_pb2 import Event, LogsEnd, Run
 from towline_cli.child_settings import Places
 from towline_cli.installation import Installation
@@ -59,17 +61,24 @@ class Watched:
     def row(self, name: str) -> list[str]:
         """Returns what is printed of it."""
         starts = sorted(self.starts_ms)
-        memory = [f"{values[0]:.0f} → {max(values):.0f}" for _, values in sorted(self.memory_mb.items())]
+        memory = [course(values) for _, values in sorted(self.memory_mb.items())]
         p95 = starts[int(len(starts) * 0.95)]
         gap = f"{max(b - a for a, b in itertools.pairwise([*self.heartbeats, self.heartbeats[-1]])):.1f}"
         return [name, str(len(starts)), f"{statistics.median(starts):.1f}", f"{p95:.1f}", gap, *memory]
 
 
-async def main(rate: int, seconds: float) -> None:
+def course(values: Sequence[float]) -> str:
+    """Returns sizes at the start and at the end of each quarter of the time."""
+    last = len(values) - 1
+    return " → ".join(f"{values[last * quarter // 4]:.0f}" for quarter in range(5))
+
+
+async def main(database: str, rate: int, seconds: float) -> None:
     """Measures and prints."""
-    with tempfile.TemporaryDirectory(prefix="towline-bench-") as folder:
+    kept_kb = int(rate * seconds) * (_WIDTH + 10) // 1024 + 1
+    with tempfile.TemporaryDirectory(prefix="towline-bench-") as folder, stored(database) as where:
         inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-        inherited |= {"PLUGIN_TIMEOUT_MS": "600000"}
+        inherited |= {"PLUGIN_TIMEOUT_MS": "600000", "PLUGIN_LOG_KB": str(kept_kb), **where}
         installation = Installation(Places(Path(folder), 0, 0), inherited=inherited, report=lambda text: None)
         async with installation as running:
             async with Client(running.grpc) as visitor:
@@ -77,6 +86,16 @@ async def main(rate: int, seconds: float) -> None:
                 token = (await visitor.auth.login(secrets.admin_email, secrets.admin_password)).access_token
             async with Client(running.grpc, token) as client:
                 await measure(client, rate, seconds)
+
+
+@contextlib.contextmanager
+def stored(database: str) -> Generator[dict[str, str]]:
+    """Gives the settings of a database: the embedded one, or a PostgreSQL server of one's own."""
+    if database == "sqlite":
+        yield {}
+        return
+    with postgres() as store:
+        yield {"DATABASE_URL": store.url}
 
 
 async def measure(client: Client, rate: int, seconds: float) -> None:
@@ -160,6 +179,7 @@ def _seconds(time: Timestamp) -> float:
 
 def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.logs", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("database", nargs="?", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--rate", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=12)
     return parser.parse_args(words)
@@ -167,4 +187,4 @@ def _arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = _arguments()
-    asyncio.run(main(given.rate, given.seconds))
+    asyncio.run(main(given.database, given.rate, given.seconds))
