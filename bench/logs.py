@@ -1,7 +1,8 @@
 """How much one step may write: is every line kept, are other steps and heartbeats late, does memory grow?
 
 Starts a whole installation. One step writes lines at a steady rate; beside it runs of one short step follow one
-another. What is compared is the same with and without the flood: `python -m bench.logs [sqlite|postgres] [--rate N] [--seconds N]`.
+another. What is compared is the same with and without the flood:
+`python -m bench.logs [sqlite|postgres] [--rate N] [--seconds N]`.
 """
 
 import argparse

@@ -32,8 +32,6 @@ from towline_agent.tree_seal import Seal
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
 
 MAX_BYTES: Final = 4 << 30
-SECONDS_BETWEEN_LOOKS: Final = 10.0
-"""An environment has thousands of files: it is looked through before a use, but not before each of many in a row."""
 _RECORD: Final = ".json"
 
 
@@ -59,7 +57,6 @@ def packages_of(requirements: Sequence[str], wheels: Path | None) -> Packages:
 class _Environment:
     folder: Path
     seal: Seal
-    looked_at: float
 
 
 class Environments:
@@ -102,7 +99,7 @@ class Environments:
         """Takes over what an earlier process built; a record that cannot be read, or of what is gone, is removed."""
         try:
             document = json.loads(record.read_bytes())
-            found = _Environment(self._folder / document["folder"], Seal.from_json(document["seal"]), looked_at=0.0)
+            found = _Environment(self._folder / document["folder"], Seal.from_json(document["seal"]))
         except (ValueError, KeyError, TypeError, AttributeError):
             found = None
         if found is None or not found.folder.is_dir():
@@ -118,15 +115,10 @@ class Environments:
         return self._folder / f"{key}{_RECORD}"
 
     async def _is_intact(self, known: _Environment) -> bool:
-        now = self._clock.monotonic()
-        if known.looked_at and now - known.looked_at < SECONDS_BETWEEN_LOOKS:
-            return known.folder.exists()
         changed = await asyncio.to_thread(known.seal.difference)
         if changed is not None:
             log.warning("environment_was_changed", folder=known.folder.name, path=changed)
-            return False
-        known.looked_at = now
-        return True
+        return changed is None
 
     def _built(self, key: str, build: asyncio.Task[_Environment]) -> None:
         del self._builds[key]
@@ -140,7 +132,7 @@ class Environments:
         try:
             await asyncio.to_thread(_make, folder)
             await install(packages.requirements, packages.wheels, folder, MAX_BYTES)
-            built = await asyncio.to_thread(_sealed, folder, started)
+            built = await asyncio.to_thread(_sealed, folder)
         except BaseException as error:
             remove_tree(folder)
             if isinstance(error, PipFailed):
@@ -156,11 +148,11 @@ def _make(folder: Path) -> None:
     venv.EnvBuilder(symlinks=True, with_pip=False).create(folder)
 
 
-def _sealed(folder: Path, now: float) -> _Environment:
+def _sealed(folder: Path) -> _Environment:
     for path, folders, files in os.walk(folder):
         for name in (*folders, *files):
             each = Path(path, name)
             if not each.is_symlink():
                 each.chmod(0o555 if each.is_dir() or each.stat().st_mode & 0o100 else 0o444)
     folder.chmod(0o555)
-    return _Environment(folder, Seal.of(folder), now)
+    return _Environment(folder, Seal.of(folder))

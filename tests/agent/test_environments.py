@@ -34,9 +34,9 @@ DIGEST = digest_of(DATA)
 OTHER_BYTES = wheel("greeting", {"greeting.py": "def main(): ...\n"})
 
 
-def shelf_in(folder: Path, *bundles: bytes, max_bytes: int = 1 << 30, clock: FakeClock | None = None) -> PluginShelf:
+def shelf_in(folder: Path, *bundles: bytes, max_bytes: int = 1 << 30) -> PluginShelf:
     fake = FakeControlPlane(plugins={digest_of(data): data for data in bundles})
-    return PluginShelf(folder, fake, clock or FakeClock(), max_bytes)
+    return PluginShelf(folder, fake, FakeClock(), max_bytes)
 
 
 def built(folder: Path) -> list[str]:
@@ -138,15 +138,15 @@ def test_what_a_crash_or_anybody_left_is_not_used(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_an_environment_is_looked_through_again_after_a_while(tmp_path: Path) -> None:
+def test_an_environment_is_looked_through_before_every_start(tmp_path: Path) -> None:
     async def scenario() -> None:
-        clock = FakeClock()
-        shelf = shelf_in(tmp_path, DATA, clock=clock)
+        shelf = shelf_in(tmp_path, DATA)
         first = await packages_of(shelf)
-        next(first.rglob("greeting.py")).chmod(0o700)
         assert await packages_of(shelf) == first
-        clock.now += environments.SECONDS_BETWEEN_LOOKS
-        assert await packages_of(shelf) != first
+        next(first.rglob("greeting.py")).chmod(0o700)
+        second = await packages_of(shelf)
+        assert second != first
+        assert await packages_of(shelf) == second
 
     run(scenario)
 
