@@ -8,7 +8,7 @@ import pytest
 from sandbox_scenario import IS_ROOT
 
 HERE = Path(__file__).parent
-TESTS = ("test_sandbox.py", "test_sandbox_attacks.py", "test_probe.py")
+TESTS = ("test_sandbox.py", "test_sandbox_attacks.py", "test_sandbox_traps.py", "test_probe.py")
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="the tests themselves run as an ordinary user already")

@@ -1,6 +1,7 @@
 """Documents that are derived from code say what the code says."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -27,3 +28,10 @@ def test_env_example_names_every_variable_without_a_secret() -> None:
         for field in importlib.import_module(module).Settings.model_fields.values()
     }
     assert variables <= named
+
+
+def test_every_test_that_a_page_names_is_there() -> None:
+    named = {name for page in (ROOT / "docs").glob("*.md") for name in re.findall(r"`(test_\w+)`", page.read_text())}
+    tests = "\n".join(file.read_text() for file in (ROOT / "tests").rglob("test_*.py"))
+    assert named
+    assert named - set(re.findall(r"^(?:async )?def (test_\w+)", tests, re.MULTILINE)) == set()
