@@ -18,6 +18,7 @@ from importlib.metadata import version
 import psutil
 import structlog
 
+from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2 import EnrollRequest
 from towline_agent import command_line, enrollment, prctl
 from towline_agent.cgroups import Hierarchy
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NotEnrolled as error:
         return _explain(ExitCode.CREDENTIAL_REFUSED, str(error))
     except SessionReplaced as error:
-        return _explain(ExitCode.SESSION_REPLACED, f"another process took over: {error}")
+        return _explain(ExitCode.SESSION_REPLACED, f"another process has this agent's place: {error}")
     except AgentUnsupported as error:
         return _explain(ExitCode.CONFIGURATION, f"this version cannot work with the control plane: {error}")
     except CredentialRefused as error:
@@ -139,7 +140,7 @@ async def _live(
     service_manager: ServiceManager,
     standing: Standing,
 ) -> None:
-    from towline_agent.agent import Agent, Options, describe
+    from towline_agent.agent import Agent, Options
     from towline_agent.grpc_control_plane import GrpcControlPlane, GrpcLeaseRenewal
     from towline_agent.pulse import ThreadPulse
     from towline_agent.workshop import Surroundings
@@ -153,14 +154,7 @@ async def _live(
         ThreadPulse(WatchedRenewal(renewal, alive)),
         supervisor,
         Options(
-            info=describe(
-                settings.slots,
-                settings.labels,
-                version("towline"),
-                settings.plugins,
-                standing,
-                psutil.virtual_memory().total,
-            ),
+            info=_introduction(settings, standing),
             state_dir=settings.state_dir.absolute(),
             surroundings=Surroundings(
                 settings.http_allow, os.environ.get("PATH", os.defpath), standing, operator_of(settings).users
@@ -182,6 +176,15 @@ async def _live(
         await agent.run()
     finally:
         await control_plane.close()
+
+
+def _introduction(settings: Settings, standing: Standing) -> AgentInfo:
+    from towline_agent.agent import describe
+
+    memory = psutil.virtual_memory().total
+    info = describe(settings.slots, settings.labels, version("towline"), settings.plugins, standing, memory)
+    info.hostname = settings.host or info.hostname
+    return info
 
 
 async def _standing(settings: Settings, supervisor: Supervisor, groups: Hierarchy) -> Standing:

@@ -5,6 +5,7 @@ never the transport's reason for it.
 
     ControlPlaneError
     ├── Unavailable             repeat the call later
+    │   └── IdentityInUse       another host has our place: come in once its lease is over, or give up
     ├── SessionUnknown          Sync with the agent's info, then repeat the call
     ├── RequestRefused          this request can never succeed: do not repeat it
     ├── LeaseLost               the attempt is not ours any more: do nothing further for it
@@ -43,6 +44,14 @@ class Unavailable(ControlPlaneError):
     """The control plane is away or busy; whether it saw the request is not known."""
 
 
+class IdentityInUse(Unavailable):
+    """A process on another host has this agent's place; its lease lasts for another `lease_seconds`."""
+
+    def __init__(self, message: str, lease_seconds: float) -> None:
+        super().__init__(message)
+        self.lease_seconds = lease_seconds
+
+
 class SessionUnknown(ControlPlaneError):
     """The control plane does not know this session."""
 
@@ -60,7 +69,7 @@ class AgentMustStop(ControlPlaneError):
 
 
 class SessionReplaced(AgentMustStop):
-    """Another process took over the agent's identity."""
+    """Another process has the agent's identity."""
 
 
 class AgentUnsupported(AgentMustStop):

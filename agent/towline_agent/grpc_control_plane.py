@@ -12,7 +12,7 @@ from typing import cast
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
-from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.error_details_pb2 import ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
 from towline.v1.agent_service_pb2 import (
@@ -40,6 +40,7 @@ from towline_agent.control_plane import (
     AgentUnsupported,
     ControlPlaneError,
     CredentialRefused,
+    IdentityInUse,
     LeaseLost,
     RequestRefused,
     SessionReplaced,
@@ -68,6 +69,7 @@ OPTIONS = (
 )
 
 _SERVICE = "/towline.v1.AgentService/"
+_IN_USE = "IDENTITY_IN_USE"
 _BY_REASON: MappingProxyType[str, type[ControlPlaneError]] = MappingProxyType(
     {
         "SESSION_UNKNOWN": SessionUnknown,
@@ -265,26 +267,28 @@ def _unless_outdated(error: ControlPlaneError, credentials: Credentials | None, 
     return error if credentials.refused(used) else Unavailable(str(error))
 
 
-def refusal(code: grpc.StatusCode, reason: str, message: str) -> ControlPlaneError:
+def refusal(code: grpc.StatusCode, reason: str, message: str, retry_seconds: float = 0.0) -> ControlPlaneError:
     """What a status says to do: its reason decides before its code does."""
-    kind = _BY_REASON.get(reason, _BY_CODE.get(code, Unavailable))
-    return kind(f"{code.name}: {message or 'no details'}")
+    said = f"{code.name}: {message or 'no details'}"
+    if reason == _IN_USE:
+        return IdentityInUse(said, retry_seconds)
+    return _BY_REASON.get(reason, _BY_CODE.get(code, Unavailable))(said)
 
 
 def _error(error: grpc.RpcError) -> ControlPlaneError:
-    return refusal(error.code(), _reason(error), error.details() or "")
+    info, retry = _details(error)
+    return refusal(error.code(), info.reason, error.details() or "", retry.retry_delay.ToTimedelta().total_seconds())
 
 
-def _reason(error: grpc.RpcError) -> str:
+def _details(error: grpc.RpcError) -> tuple[ErrorInfo, RetryInfo]:
+    """Returns what the details of a status say; what cannot be read says nothing."""
     metadata = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
-    details = dict(metadata).get("grpc-status-details-bin")
-    return _reason_in_status(details) if isinstance(details, bytes) else ""
-
-
-def _reason_in_status(data: bytes) -> str:
-    info = ErrorInfo()
+    packed = dict(metadata).get("grpc-status-details-bin")
+    info, retry = ErrorInfo(), RetryInfo()
     try:
-        details = Status.FromString(data).details
-        return next((info.reason for detail in details if detail.Unpack(info)), "")
+        for detail in Status.FromString(packed).details if isinstance(packed, bytes) else ():
+            for message in (info, retry):
+                detail.Unpack(message)
     except DecodeError:
-        return ""
+        return ErrorInfo(), RetryInfo()
+    return info, retry

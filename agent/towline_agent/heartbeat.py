@@ -14,7 +14,7 @@ import structlog
 from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2 import HeldAttempt, SyncRequest, SyncResponse
 from towline_agent.clock import Backoff, Clock
-from towline_agent.control_plane import AgentMustStop, ControlPlaneError, SessionUnknown
+from towline_agent.control_plane import AgentMustStop, ControlPlaneError, IdentityInUse, SessionReplaced, SessionUnknown
 from towline_agent.session import Ended, Fenced, Notice, Renewed
 
 log: structlog.typing.FilteringBoundLogger = structlog.get_logger()
@@ -77,6 +77,8 @@ class Heartbeat:
         self._backoff = Backoff(clock.jitter, cap=2.0)
         self._leases = LeaseClock()
         self._introduce = True
+        self._place_free_at: float | None = None
+        """When the lease of the process is over that was first found in our place."""
 
     def introduce(self) -> None:
         """Makes the next Sync carry the agent's info; for any thread."""
@@ -110,6 +112,8 @@ class Heartbeat:
                 self.stopped = True
                 self._deliver(Ended(answer))
                 return 0.0
+            case IdentityInUse() if self._is_held_by_the_living(answer, beat):
+                return self.conclude(beat, SessionReplaced(str(answer)))
             case ControlPlaneError():
                 return self._missed(answer)
             case SyncResponse():
@@ -122,12 +126,19 @@ class Heartbeat:
         if self._backoff.failures:
             log.info("control_plane_reached", failures=self._backoff.failures)
         self._backoff.reset()
+        self._place_free_at = None
         self._leases.renew(beat.sent_at, lease_seconds)
         if self._fence_if_due():
             return 0.0
         self._deliver(Renewed(beat.held, tuple(response.directives), response.server_version))
         interval = response.interval.ToTimedelta().total_seconds()
         return max(SHORTEST_INTERVAL_SECONDS, min(interval, lease_seconds * MAX_INTERVAL_SHARE))
+
+    def _is_held_by_the_living(self, error: IdentityInUse, beat: Beat) -> bool:
+        """Tells whether the place is taken after the lease that it was taken by: then that has been renewed."""
+        if self._place_free_at is None:
+            self._place_free_at = self._clock.monotonic() + error.lease_seconds
+        return beat.sent_at > self._place_free_at
 
     def _unknown(self, *, introduced: bool) -> float:
         self._introduce = True

@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     """The control plane, `host:port`; several replicas are separated by commas."""
     name: str = Field(default_factory=default_name, validation_alias="TOWLINE_AGENT_NAME")
     """Name that the agent enrolls under; unique in the installation."""
+    host: str = Field("", max_length=255, validation_alias="TOWLINE_AGENT_HOST")
+    """Name of this machine, the system's if empty: one credential is refused on a second host while the first lives."""
     state_dir: Path = Field(Path(".towline/agent"), validation_alias="TOWLINE_AGENT_DIR")
     """Folder of the credential, the spools, the plugin cache and the work folders."""
     slots: int = Field(4, ge=1, le=1000, validation_alias="TOWLINE_AGENT_SLOTS")

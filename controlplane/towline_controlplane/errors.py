@@ -18,6 +18,7 @@ TowlineError
 ├── SessionReplaced      another process runs with the agent's credential
 ├── LimitExceeded        a size or count limit
 └── Unavailable          repeat the call
+    └── IdentityInUse    another host has the agent's place as long as its lease lasts
 
 One interceptor turns them into `google.rpc.Status`; nobody else catches them.
 """
@@ -44,6 +45,8 @@ class TowlineError(Exception):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.message = message
+        self.retry_seconds: float | None = None
+        """After which the call may have another outcome; None: nobody knows."""
 
 
 class InvalidArgument(TowlineError):
@@ -175,3 +178,16 @@ class Unavailable(TowlineError):
 
     status = "UNAVAILABLE"
     reason = "UNAVAILABLE"
+
+
+class IdentityInUse(Unavailable):
+    """A process on another host has the agent's place; once its lease is over, the place may be free."""
+
+    reason = "IDENTITY_IN_USE"
+
+    def __init__(self, host: str, lease_seconds: float) -> None:
+        super().__init__(
+            f"another process runs with this agent's credential, on host {host!r};"
+            f" its lease lasts for another {lease_seconds:.1f} s"
+        )
+        self.retry_seconds = lease_seconds

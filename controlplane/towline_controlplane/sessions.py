@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from towline_controlplane.errors import SessionReplaced, Unavailable
+from towline_controlplane.errors import IdentityInUse, SessionReplaced
 from towline_controlplane.model import AgentRecord, Attempt, Lease
 from towline_controlplane.store import agents, leases, rotation
 from towline_controlplane.store.agents import SessionInfo
@@ -31,7 +31,7 @@ class Sessions:
         return min(self.lease_seconds / 6, 2.0)
 
     async def open(self, agent: AgentRecord, session_id: str, info: SessionInfo, kept: Collection[Lease] = ()) -> None:
-        """Makes the session the agent's only one; raises Unavailable while a later one may be alive.
+        """Makes the session the agent's only one; raises IdentityInUse while a later one may be alive.
 
         What the agent has `kept` from earlier sessions, as results that nobody has taken yet, goes over to this one.
 
@@ -39,16 +39,15 @@ class Sessions:
         agent from the one that followed it.
         """
 
-        def work(tx: Transaction) -> bool:
-            opened = agents.open_session(tx, agent.id, session_id, info, self._expire_time(tx))
-            if opened:
+        def work(tx: Transaction) -> IdentityInUse | None:
+            if agents.open_session(tx, agent.id, session_id, info, self._expire_time(tx)):
                 leases.adopt_many_if_leased(tx, agent.id, session_id, kept)
-            return opened
+                return None
+            return self._in_use(agents.get_agent(tx, agent.id) or agent, tx.now)
 
-        if not await self.database.write(work):
-            raise Unavailable(
-                f"another process runs with this agent's credential, on host {agent.hostname!r}; its lease is not over"
-            )
+        refusal = await self.database.write(work)
+        if refusal is not None:
+            raise refusal
 
     async def renew(self, agent: AgentRecord, session_id: str) -> None:
         """Renews the session with all its leases; raises SessionReplaced if another has been opened meanwhile."""
@@ -83,3 +82,7 @@ class Sessions:
 
     def _expire_time(self, tx: Transaction) -> int:
         return tx.now + int(self.lease_seconds * 1_000_000)
+
+    def _in_use(self, holder: AgentRecord, now: int) -> IdentityInUse:
+        left = (holder.lease_expire_time - now) / 1_000_000
+        return IdentityInUse(holder.hostname, min(max(left, 0.0), self.lease_seconds))

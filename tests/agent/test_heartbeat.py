@@ -11,6 +11,7 @@ from towline_agent.control_plane import (
     AgentMustStop,
     ControlPlaneError,
     CredentialRefused,
+    IdentityInUse,
     RequestRefused,
     SessionReplaced,
     SessionUnknown,
@@ -147,6 +148,30 @@ def test_the_lease_counts_from_the_sending_of_the_request(bench: Bench) -> None:
     bench.clock.advance(0.2)
     bench.tick()
     assert bench.notices[-1] == Fenced()
+
+
+def test_who_finds_its_place_taken_waits_for_the_lease_to_end_and_gives_up_if_it_was_renewed(bench: Bench) -> None:
+    bench.line.script.extend([IdentityInUse("on 'elsewhere'", 20.0)] * 100)
+    start = bench.clock.now
+    while not bench.notices:
+        bench.clock.advance(bench.tick())
+    [ended] = bench.notices
+    assert isinstance(ended, Ended)
+    assert isinstance(ended.error, SessionReplaced)
+    assert "elsewhere" in str(ended.error)
+    assert start + 20 < bench.clock.now <= start + 22
+    assert bench.heartbeat.stopped
+
+
+def test_who_finds_its_place_taken_comes_in_once_it_is_free(bench: Bench) -> None:
+    for _ in range(2):
+        bench.line.script.extend([IdentityInUse("taken", 5.0), Unavailable("away"), IdentityInUse("taken", 1.0)])
+        for _ in range(3):
+            bench.clock.advance(bench.tick())
+        bench.clock.advance(60)
+        bench.tick()
+        assert [type(notice) for notice in bench.notices if not isinstance(notice, Fenced)] == [Renewed]
+        bench.notices.clear()
 
 
 def test_an_answer_that_comes_after_the_lease_renews_nothing(bench: Bench) -> None:

@@ -154,7 +154,7 @@ class Link(NoArtifacts):
 
 
 def _refusal(error: TowlineError) -> ControlPlaneError:
-    return refusal(grpc.StatusCode[error.status], error.reason, error.message)
+    return refusal(grpc.StatusCode[error.status], error.reason, error.message, error.retry_seconds or 0.0)
 
 
 class TaskPulse:
