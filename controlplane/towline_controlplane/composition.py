@@ -158,11 +158,11 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         jitter=sources.jitter,
         new_token=sources.new_token,
         new_id=sources.new_id,
-        on_retry_scheduled=timer.wake,
+        on_retry_scheduled=timer.alarm.wake,
         saving=Saving(monotonic=sources.monotonic),
     )
     admission = Admission(database, orchestrator)
-    orchestrator.on_slots_changed = admission.wake
+    orchestrator.on_slots_changed = admission.alarm.wake
     deadlines = Deadlines(database, orchestrator)
     log_writer = LogWriter(database, doorbell, orchestrator.confirm)
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)

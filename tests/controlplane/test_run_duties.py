@@ -95,7 +95,7 @@ def test_runs_of_different_keys_do_not_share_a_limit(play: Callable[[Scenario], 
 def test_the_duty_wakes_when_a_slot_is_freed(play: Callable[[Scenario], None]) -> None:
     async def scenario(rig: Rig) -> None:
         duty = admission(rig)
-        rig.orchestrator.on_slots_changed = duty.wake
+        rig.orchestrator.on_slots_changed = duty.alarm.wake
         running = asyncio.create_task(duty.run())
         version = await rig.workflow(["a"], concurrency={"limit": 1})
         first = await rig.start_version(version)

@@ -50,9 +50,7 @@ def queue_id(requirements: Requirements) -> str:
 
     Those that ask for labels alone have the id that they had before anything else could be asked for.
     """
-    labels = tuple(sorted(requirements.labels.items()))
-    beyond = int(requirements.sandbox_level), requirements.protocol_version
-    return _queue_id(labels, *beyond, requirements.plugin, requirements.size, requirements.network)
+    return _queue_id(_Asked.of(requirements))
 
 
 def unmet(requirements: Requirements, agent: AgentRecord) -> list[Reason]:
@@ -102,29 +100,40 @@ def is_online(agent: AgentRecord, now: int) -> bool:
     return agent.lease_expire_time > now
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Requirements whose labels have an order: equal ones are equal as keys, too."""
+
+    labels: tuple[tuple[str, str], ...]
+    sandbox_level: int
+    protocol_version: int
+    plugin: str | None
+    size: Size
+    network: Network
+
+    @classmethod
+    def of(cls, asked: Requirements) -> "_Asked":
+        """Returns the key of requirements."""
+        labels = tuple(sorted(asked.labels.items()))
+        return cls(labels, asked.sandbox_level, asked.protocol_version, asked.plugin, asked.size, asked.network)
+
+    def document(self) -> dict[str, object]:
+        """Returns what is asked for beyond what every step asks for."""
+        beyond: dict[str, tuple[object, bool]] = {
+            "labels": (dict(self.labels), True),
+            "plugin": (self.plugin, self.plugin is not None),
+            "sandboxLevel": (int(self.sandbox_level), self.sandbox_level > SandboxLevel.L0),
+            "protocolVersion": (self.protocol_version, self.protocol_version > UNTOLD),
+            "weight": (self.size.weight, self.size.weight > 1),
+            "memoryMb": (self.size.memory_mb, self.size.memory_mb > 0),
+            "network": (self.network, self.network is not Network.FULL),
+        }
+        return {name: value for name, (value, is_asked) in beyond.items() if is_asked}
+
+
 @lru_cache(maxsize=1024)
-def _queue_id(
-    labels: tuple[tuple[str, str], ...],
-    sandbox_level: int,
-    protocol_version: int,
-    plugin: str | None,
-    size: Size,
-    network: Network,
-) -> str:
-    asked: dict[str, object] = {"labels": dict(labels)}
-    if plugin is not None:
-        asked["plugin"] = plugin
-    if sandbox_level:
-        asked["sandboxLevel"] = sandbox_level
-    if protocol_version > UNTOLD:
-        asked["protocolVersion"] = protocol_version
-    if size.weight > 1:
-        asked["weight"] = size.weight
-    if size.memory_mb:
-        asked["memoryMb"] = size.memory_mb
-    if network is not Network.FULL:
-        asked["network"] = network
-    text = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def _queue_id(asked: _Asked) -> str:
+    text = json.dumps(asked.document(), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -1,33 +1,24 @@
 """Lets runs go that wait for a slot of their concurrency limit, as soon as one is free."""
 
-import asyncio
 from dataclasses import dataclass, field
 
-import structlog
-
+from towline_controlplane.loops.alarm import LONGEST_WAIT_SECONDS, Alarm
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.store import concurrency
 from towline_controlplane.store.concurrency import WaitingRun
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.submissions import AdmitRun
 
-_LONGEST_WAIT_SECONDS = 1.0
 _AT_ONCE = 64
-
-log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
 class Admission:
-    """Gives out free slots; `wake` when one may have become free, or a run has begun to wait."""
+    """Gives out free slots; its alarm is for when one may have become free, or a run has begun to wait."""
 
     database: Database
     orchestrator: Orchestrator
-    _woken: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def wake(self) -> None:
-        """Makes it look at once."""
-        self._woken.set()
+    alarm: Alarm = field(default_factory=Alarm)
 
     async def tick(self) -> int:
         """Admits what the free slots allow; returns how many runs."""
@@ -36,20 +27,11 @@ class Admission:
 
     async def run(self) -> None:
         """Ticks when it is woken, at the latest every second, until it is cancelled."""
-        while True:
-            self._woken.clear()
-            try:
-                admitted = await self.tick()
-            except Exception:
-                log.exception("tick failed", duty="Admission")
-                admitted = 0
-            if admitted:
-                continue
-            try:
-                async with asyncio.timeout(_LONGEST_WAIT_SECONDS):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
+        await self.alarm.run(self._admit)
+
+    async def _admit(self) -> float:
+        """Those that were admitted may leave slots to others: it looks again until there are none."""
+        return 0.0 if await self.tick() else LONGEST_WAIT_SECONDS
 
 
 def _look(tx: Transaction) -> list[WaitingRun]:
