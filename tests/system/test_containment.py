@@ -3,6 +3,7 @@
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from processes import installed
@@ -40,5 +41,40 @@ def test_a_step_that_demands_the_strongest_sandbox_gets_it_and_a_fork_bomb_ends_
             assert {each["sandboxLevel"] for step in (honest, bomb) for each in step["attempts"]} == {"L4"}
             assert int(honest["output"]["stdout"]) >= 1000
             assert bomb["attempts"][-1]["evidence"]["cause"] == "PROCESS_LIMIT"
+
+    asyncio.run(scenario())
+
+
+def test_files_reach_the_next_step_at_every_level(tmp_path: Path) -> None:
+    """What a step leaves is kept; what it is given can be read and, once confined, not changed."""
+    levels = ["L0", "L3", *(["L4"] if contains() else []), *(["L1", "L2"] if os.geteuid() else [])]
+    make = 'mkdir "$TOWLINE_ARTIFACTS/in"; echo made > "$TOWLINE_ARTIFACTS/in/file"'
+    read = 'cat "$TOWLINE_INPUTS/$0/in/file"'
+    write = '; echo changed 2>&- > "$TOWLINE_INPUTS/$0/in/file" || echo kept'
+
+    def nodes(level: str) -> list[dict[str, Any]]:
+        step = {"type": "SHELL", "labels": {"level": level}}
+        confined = level >= "L2"
+        config = {"command": f"sh -c '{read}{write if confined else ''}' make-{level}"}
+        return [
+            step | {"id": f"make-{level}", "config": {"command": make}},
+            step | {"id": f"read-{level}", "config": config, "fetchArtifacts": True},
+        ]
+
+    async def scenario() -> None:
+        async with installed(tmp_path, agents=0) as installation:
+            for level in levels:
+                settings = {"TOWLINE_AGENT_SANDBOX": level, "TOWLINE_AGENT_LABELS": f"level={level}"}
+                await installation.start_agent(f"agent-{level}", **settings)
+            rest, run_id, events = begin(
+                installation,
+                [node for level in levels for node in nodes(level)],
+                *((f"make-{level}", f"read-{level}") for level in levels),
+            )
+            await asyncio.to_thread(lambda: list(events))
+            for level in levels:
+                step = rest.get(f"/runs/{run_id}/steps/read-{level}")
+                assert step["attempts"][-1]["sandboxLevel"] == level
+                assert step["output"]["stdout"] == ("made\nkept\n" if level >= "L2" else "made\n"), level
 
     asyncio.run(scenario())
