@@ -13,23 +13,14 @@ from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.ids import new_id
-from towline_controlplane.model import (
-    AgentRecord,
-    Lease,
-    PluginRef,
-    Role,
-    Run,
-    SideEffects,
-    User,
-    Workflow,
-    WorkflowVersion,
-)
+from towline_controlplane.model import AgentRecord, Lease, PluginRef, Role, Run, User, Workflow, WorkflowVersion
 from towline_controlplane.orchestrator import Orchestrator, RunStart
 from towline_controlplane.rooms import Claim
 from towline_controlplane.store import agents, queues, users, workflows
 from towline_controlplane.store.database import Database
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
+from towline_dag.choices import SideEffects
 from towline_migrations import upgrade
 
 OWNER = User("owner", "o@example.com", "O", "", Role.USER, 1, 1)

@@ -42,7 +42,6 @@ from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.redis_wire import RedisWire
 from towline_controlplane.relay import Alone, Relay
-from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.saving import Saving
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_artifacts import AgentArtifacts
@@ -68,6 +67,7 @@ from towline_controlplane.sources import Sources
 from towline_controlplane.store.database import Database
 from towline_controlplane.store.notifications import PostgresWire
 from towline_controlplane.tokens import AccessTokens
+from towline_dag.choices import SandboxLevel
 
 DOORBELL_HEALTH = "towline.doorbell"
 """Asked for by this name, the health service tells whether rings of other replicas come in."""

@@ -24,16 +24,9 @@ One interceptor turns them into `google.rpc.Status`; nobody else catches them.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One wrong field: its path as in JSON (`dag.nodes[0].id`) and what is wrong with it."""
-
-    field: str
-    message: str
+from towline_dag.violation import Violation
 
 
 class TowlineError(Exception):

@@ -9,9 +9,10 @@ import structlog
 from towline_controlplane.bus import MATCHING_TOPIC, QUEUES_TOPIC, Doorbell
 from towline_controlplane.engine.placement import believed_level, isolates_network, satisfies
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements, SandboxLevel, Size
+from towline_controlplane.requirements import Requirements, Size
 from towline_controlplane.store import queues
 from towline_controlplane.store.database import Database
+from towline_dag.choices import SandboxLevel
 
 _REFRESH_SECONDS = 1.0
 _Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, bool, tuple[str, ...], int, tuple[str, ...], int, int]

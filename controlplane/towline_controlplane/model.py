@@ -1,7 +1,7 @@
 """The nouns of the control plane: frozen rows and state enums, with one meaning each.
 
 Times are integer microseconds since the epoch, by the database's clock. Free JSON is kept as text. Imports nothing of
-ours but how rows are made, how attempts die, what they use and what steps may ask for. The registry of plugins has its
+ours but how rows are made, how attempts die, what they use and the words of documents. The registry of plugins has its
 nouns in `registry`.
 """
 
@@ -11,8 +11,8 @@ from enum import StrEnum
 
 from towline_controlplane.evidence import Evidence
 from towline_controlplane.frozen import frozen
-from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
 from towline_controlplane.usage import Usage
+from towline_dag.choices import DEFAULT_LIMITS, Limits, Network, SideEffects
 
 
 class RunState(StrEnum):
@@ -58,38 +58,6 @@ class FailureClass(StrEnum):
 
     TRANSIENT = "TRANSIENT"
     PERMANENT = "PERMANENT"
-
-
-class ConditionType(StrEnum):
-    """When an edge is satisfied, decided once its source has ended."""
-
-    ALWAYS = "ALWAYS"
-    ON_SUCCESS = "ON_SUCCESS"
-    ON_FAILURE = "ON_FAILURE"
-    EXPRESSION = "EXPRESSION"
-
-
-class Join(StrEnum):
-    """When a node with several incoming edges runs, decided once all their sources have ended."""
-
-    ALL = "ALL"
-    ANY = "ANY"
-    ALL_DONE = "ALL_DONE"
-
-
-class Strategy(StrEnum):
-    """How the wait grows from one retry to the next."""
-
-    EXPONENTIAL = "EXPONENTIAL"
-    FIXED = "FIXED"
-
-
-class SideEffects(StrEnum):
-    """What a rerun after a lost agent may do to the world."""
-
-    NONE = "NONE"
-    IDEMPOTENT = "IDEMPOTENT"
-    UNSAFE = "UNSAFE"
 
 
 class EventType(StrEnum):

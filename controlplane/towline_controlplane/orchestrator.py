@@ -20,7 +20,6 @@ from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.bus import Doorbell, queue_topic, run_topic
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.creation import RunRequest
-from towline_controlplane.engine.expressions import ExpressionError, Scope
 from towline_controlplane.errors import InvalidArgument, TowlineError, Unavailable
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.group_commit import Backlog, commit_together
@@ -51,6 +50,7 @@ from towline_controlplane.submissions import (
     answer_if_quarantined,
 )
 from towline_controlplane.views import Views
+from towline_dag.expressions import ExpressionError, Scope
 
 _MAX_BATCH = 256
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from towline_controlplane.blobs import Blobs, digest_of
-from towline_controlplane.engine.limits import MAX_INLINE_OUTPUT_BYTES
 from towline_controlplane.errors import LimitExceeded
 from towline_controlplane.model import Output
 from towline_controlplane.store import released_blobs
 from towline_controlplane.store.database import Database
 from towline_controlplane.submissions import Report
+from towline_dag.limits import MAX_INLINE_OUTPUT_BYTES
 
 
 @dataclass(slots=True)

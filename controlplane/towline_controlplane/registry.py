@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from towline_controlplane.model import SideEffects
-from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
+from towline_dag.choices import DEFAULT_LIMITS, Limits, Network, SideEffects
 
 
 @dataclass(frozen=True, slots=True)

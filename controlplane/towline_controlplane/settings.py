@@ -8,7 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from towline_controlplane.engine.allowance import ServerLimits
-from towline_controlplane.requirements import Limits
+from towline_dag.choices import Limits
 
 
 class DatabaseSettings(BaseSettings):

@@ -22,7 +22,6 @@ from towline_controlplane.model import (
     PluginRef,
     Role,
     Run,
-    SideEffects,
     Step,
     User,
     Workflow,
@@ -36,6 +35,7 @@ from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
+from towline_dag.choices import SideEffects
 from towline_migrations import upgrade
 
 LEASE_SECONDS = 30.0

@@ -9,7 +9,6 @@ from rig import FakeAgent, Rig, Scenario, succeeded
 
 from towline.v1 import agent_service_pb2 as pb
 from towline_controlplane.blobs import Blobs, FolderBlobs
-from towline_controlplane.engine.limits import MAX_INLINE_OUTPUT_BYTES
 from towline_controlplane.errors import LimitExceeded, Unavailable
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.model import Output, RunState, StepState
@@ -21,6 +20,7 @@ from towline_controlplane.services.plugin_schemas import PluginSchemas
 from towline_controlplane.services.secret_handout import SecretHandout
 from towline_controlplane.store import released_blobs
 from towline_controlplane.submissions import Verdict
+from towline_dag.limits import MAX_INLINE_OUTPUT_BYTES
 
 LARGE = f'"{"x" * MAX_INLINE_OUTPUT_BYTES}"'
 DIAMOND = (["a", "b", "z"], [("a", "z"), ("b", "z")])

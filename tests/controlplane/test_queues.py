@@ -9,10 +9,11 @@ from sqlalchemy import delete
 
 from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements, SandboxLevel
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import agents, queues, runs, tables
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Transaction
+from towline_dag.choices import SandboxLevel
 
 Play = Callable[[Scenario], None]
 GPU = {"id": "a", "type": "NOOP", "labels": {"gpu": "yes"}, "minSandbox": "L2"}

@@ -8,13 +8,13 @@ import pytest
 from rig import OWNER, Rig, Scenario, succeeded
 
 from towline_controlplane.blobs import FolderBlobs
-from towline_controlplane.engine.limits import MAX_INLINE_OUTPUT_BYTES
 from towline_controlplane.errors import InvalidState, NotFound, RunDeleted
 from towline_controlplane.loops.retention import Retention
 from towline_controlplane.model import Run, RunState
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.store import enrollment_tokens, runs, workflows
 from towline_controlplane.tokens import fingerprint
+from towline_dag.limits import MAX_INLINE_OUTPUT_BYTES
 
 LARGE = f'"{"x" * MAX_INLINE_OUTPUT_BYTES}"'
 DAY = 86_400

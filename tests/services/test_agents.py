@@ -8,10 +8,10 @@ from service_rig import DAG, NOT_FOUND, UNAUTHENTICATED, Rig, refusal, serve
 from towline_controlplane.enrollment import enroll
 from towline_controlplane.errors import AlreadyExists, Unauthenticated
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.sessions import Sessions
 from towline_controlplane.store import agents
 from towline_controlplane.store.agents import SessionInfo
+from towline_dag.choices import SandboxLevel
 
 
 def test_an_agent_is_drained_and_undrained_by_its_name_or_id(tmp_path: Path) -> None:

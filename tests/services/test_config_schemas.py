@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from towline_controlplane.errors import Violation
-from towline_controlplane.services.config_schemas import wrong_input
+from towline_dag.schemas import wrong_input
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,10 @@ from hypothesis import strategies as st
 from towline.v1.run_service_pb2 import GetRunResponse
 from towline.v1.workflow_pb2 import Condition, Dag, Edge, Node, RetryConfig
 from towline_controlplane.errors import InvalidArgument, InvalidDag
-from towline_controlplane.json_values import (
-    LARGEST_INTEGER,
-    MAX_DEPTH,
-    MAX_OUTPUT_DEPTH,
-    check,
-    parse,
-    to_text,
-)
+from towline_controlplane.json_values import MAX_OUTPUT_DEPTH, check, parse, to_text
 from towline_controlplane.services.dag_documents import dag_document, dag_message
 from towline_controlplane.services.struct_values import plain, wire, wire_text
+from towline_dag.json_bounds import LARGEST_INTEGER, MAX_DEPTH
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
 JSON = st.recursive(

@@ -6,9 +6,9 @@ import pytest
 
 from towline_controlplane.errors import InvalidArgument
 from towline_controlplane.registry import Permissions
-from towline_controlplane.requirements import Limits, Network, SandboxLevel
 from towline_controlplane.services import manifests
 from towline_controlplane.services.bundles import BundleContents
+from towline_dag.choices import Limits, Network, SandboxLevel
 from towline_sdk import bundle, manifest
 from towline_sdk.errors import InvalidBundleError
 

@@ -18,11 +18,10 @@ from towline.v1.sandbox_pb2 import Sandbox
 from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.blueprints import blueprint_of
 from towline_controlplane.errors import InvalidArgument, NotFound
-from towline_controlplane.model import SideEffects
-from towline_controlplane.requirements import Limits, Network
 from towline_controlplane.services import bundles
 from towline_controlplane.services.bundles import MAX_BUNDLE_BYTES, read_bundle
 from towline_controlplane.store import plugins, workflows
+from towline_dag.choices import Limits, Network, SideEffects
 from towline_plugins.catalog import BUILTINS
 
 MANIFEST = """

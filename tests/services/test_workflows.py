@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from service_rig import DAG, INVALID_ARGUMENT, NOT_FOUND, UPPERCASE, Rig, refusal, serve
 
-from towline_controlplane.model import SideEffects
-from towline_controlplane.services.config_schemas import wrong_config
 from towline_controlplane.store import workflows
+from towline_dag.choices import SideEffects
+from towline_dag.schemas import wrong_config
 
 
 def test_a_workflow_lives(tmp_path: Path) -> None:

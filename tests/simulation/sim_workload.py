@@ -12,10 +12,11 @@ from typing import Any
 from google.protobuf.message import Message
 
 from towline.v1 import run_service_pb2 as pb
-from towline_controlplane.model import AgentRecord, PluginRef, Role, SideEffects, User, Workflow, WorkflowVersion
+from towline_controlplane.model import AgentRecord, PluginRef, Role, User, Workflow, WorkflowVersion
 from towline_controlplane.store import agents, users, workflows
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.tokens import AGENT_PREFIX, fingerprint
+from towline_dag.choices import SideEffects
 
 USER = User("user", "user@example.com", "User", f"$2b$04${'.' * 53}", Role.USER, 1, 0)
 ZONE = {"zone": "a"}

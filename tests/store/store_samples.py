@@ -13,7 +13,6 @@ from towline_controlplane.model import (
     Role,
     Run,
     RunState,
-    SideEffects,
     Step,
     StepState,
     User,
@@ -21,9 +20,9 @@ from towline_controlplane.model import (
     WorkflowVersion,
 )
 from towline_controlplane.registry import Permissions, Plugin, PluginVersion
-from towline_controlplane.requirements import Limits, Network
 from towline_controlplane.store import agents, columns, runs
 from towline_controlplane.store.database import Database, Transaction
+from towline_dag.choices import Limits, Network, SideEffects
 
 T = TypeVar("T")
 P = ParamSpec("P")

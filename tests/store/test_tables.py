@@ -7,9 +7,10 @@ from sqlalchemy.exc import IntegrityError
 from store_samples import Store, a_plugin, a_plugin_version, a_run, a_step, a_user, add_run, an_attempt
 
 from towline_controlplane.engine import transitions
-from towline_controlplane.model import AttemptState, Role, RunState, SideEffects, StepState
+from towline_controlplane.model import AttemptState, Role, RunState, StepState
 from towline_controlplane.store import plugins, runs, tables, users
 from towline_controlplane.store.database import Transaction
+from towline_dag.choices import SideEffects
 
 MACHINES: list[tuple[Table, type[StrEnum], frozenset[Any]]] = [
     (tables.runs, RunState, transitions.RUN_TERMINAL),

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from towline_controlplane.model import ConditionType, Join, RunState, StepState
+from towline_controlplane.model import RunState, StepState
+from towline_dag.choices import ConditionType, Join
 
 
 class Undefined(Exception):

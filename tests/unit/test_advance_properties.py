@@ -38,7 +38,8 @@ from towline_controlplane.engine import commands
 from towline_controlplane.engine.commands import Command, Outcome
 from towline_controlplane.engine.transitions import RUN_TERMINAL
 from towline_controlplane.evidence import Cause
-from towline_controlplane.model import AttemptState, ConditionType, Join, RunState, StepState
+from towline_controlplane.model import AttemptState, RunState, StepState
+from towline_dag.choices import ConditionType, Join
 
 NODES = [f"n{index}" for index in range(7)]
 

@@ -7,8 +7,8 @@ import pytest
 
 from towline_controlplane.engine.allowance import Allowed, ServerLimits, allow
 from towline_controlplane.engine.graph import compile_dag
-from towline_controlplane.model import PluginRef, SideEffects
-from towline_controlplane.requirements import Limits
+from towline_controlplane.model import PluginRef
+from towline_dag.choices import Limits, SideEffects
 
 PLUGIN = PluginRef("P", "1", "digest", "run", SideEffects.NONE)
 SERVER = ServerLimits(

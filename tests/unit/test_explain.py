@@ -18,7 +18,8 @@ from towline_controlplane.model import (
     Step,
     StepState,
 )
-from towline_controlplane.requirements import Network, Requirements
+from towline_controlplane.requirements import Requirements
+from towline_dag.choices import Network
 
 NOW = 1_000_000_000
 RUN = Run(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline_controlplane.engine.expressions import ExpressionError, Scope, compile_condition, compile_expression
+from towline_dag.expressions import ExpressionError, Scope, compile_condition, compile_expression
 
 NODES = {
     "fetch": {"state": "SUCCEEDED", "output": {"count": 11, "ratio": 0.5, "tags": ["a", "b"], "none": None}},

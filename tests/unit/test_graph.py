@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from towline_controlplane.engine.graph import Dag, compile_dag
 from towline_controlplane.engine.placement import queue_id
-from towline_controlplane.engine.retry import RetryPolicy
 from towline_controlplane.errors import InvalidDag
-from towline_controlplane.model import ConditionType, Join, PluginRef, SideEffects
+from towline_controlplane.model import PluginRef
 from towline_controlplane.requirements import Requirements, Size
+from towline_dag.choices import ConditionType, Join, RetryPolicy, SideEffects
 
 Document = dict[str, Any]
 

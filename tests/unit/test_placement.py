@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from towline_controlplane import protocol_versions
 from towline_controlplane.engine.placement import Rule, free_slots, queue_id, satisfies, unmet
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Network, Requirements, SandboxLevel
+from towline_controlplane.requirements import Requirements
+from towline_dag.choices import Network, SandboxLevel
 
 names = st.text(max_size=5)
 labels = st.dictionaries(names, names, max_size=4)

@@ -9,20 +9,19 @@ import pytest
 
 from towline_agent.agent import PROTOCOL_VERSION
 from towline_controlplane import protocol_versions
-from towline_controlplane.engine.fields import Fields, Violations
-from towline_controlplane.engine.nodes import read_node
+from towline_controlplane.engine.nodes import with_plugin
 from towline_controlplane.errors import AgentUnsupported
-from towline_controlplane.model import PluginRef, SideEffects
-from towline_controlplane.requirements import Limits, Network
+from towline_controlplane.model import PluginRef
+from towline_dag.choices import Limits, Network, SideEffects
+from towline_dag.fields import Fields, Violations
+from towline_dag.nodes import read_node
 
 PLUGIN = PluginRef("p", "1.0.0", "digest", "run", SideEffects.NONE)
 
 
 def version_of(plugin: PluginRef | None = None, **fields: Any) -> int:
-    node = read_node(
-        Fields({"id": "a", "type": "p", **fields}, "nodes[0]", Violations()), 0, {"a": plugin} if plugin else {}
-    )
-    return node.requirements.protocol_version
+    node = read_node(Fields({"id": "a", "type": "p", **fields}, "nodes[0]", Violations()), 0)
+    return with_plugin(node, plugin).requirements.protocol_version
 
 
 @pytest.mark.parametrize(

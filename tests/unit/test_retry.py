@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline_controlplane.engine.retry import RetryPolicy, backoff_ms, may_rerun, may_retry, more_memory
+from towline_controlplane.engine.retry import backoff_ms, may_rerun, may_retry, more_memory
 from towline_controlplane.evidence import Cause
 from towline_controlplane.model import Failure, FailureClass
+from towline_dag.choices import RetryPolicy
 
 policies = st.builds(
     RetryPolicy,

@@ -9,10 +9,10 @@ from engine_driver import BROKEN, BUSY, SLOW, Driver
 
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.commands import Outcome
-from towline_controlplane.engine.expressions import ExpressionError, Scope
 from towline_controlplane.engine.graph import compile_dag
 from towline_controlplane.errors import InvalidDag
 from towline_controlplane.model import AttemptState, EventType, Failure, FailureClass, RunState, StepState
+from towline_dag.expressions import ExpressionError, Scope
 
 RETRYABLE = RunState.FAILED, RunState.CANCELLED, RunState.TIMED_OUT
 

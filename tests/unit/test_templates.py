@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from towline_controlplane.engine.expressions import ExpressionError, Scope
-from towline_controlplane.engine.templates import compile_template
+from towline_dag.expressions import ExpressionError, Scope
+from towline_dag.templates import compile_template
 
 SCOPE = Scope(
     input={"n": 3, "name": "Ann", "list": [1, "two", None], "x": 1.5},

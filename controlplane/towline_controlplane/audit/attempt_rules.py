@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 from towline_controlplane.audit.findings import Findings, RunRows
 from towline_controlplane.engine.handout import execution_key
-from towline_controlplane.engine.retry import RetryPolicy, may_retry, more_memory
+from towline_controlplane.engine.retry import may_retry, more_memory
 from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
 from towline_controlplane.model import Attempt, AttemptState, Step, StepState
+from towline_dag.choices import RetryPolicy
 
 _FAILED = (AttemptState.FAILED, AttemptState.TIMED_OUT)
 _REPORTED = (AttemptState.SUCCEEDED, *_FAILED)

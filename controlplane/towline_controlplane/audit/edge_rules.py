@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from towline_controlplane.audit.findings import Findings, RunRows
-from towline_controlplane.engine.expressions import ExpressionError, Scope
-from towline_controlplane.engine.graph import Edge
 from towline_controlplane.engine.transitions import STEP_TERMINAL
-from towline_controlplane.model import ConditionType, Join, Step, StepState
+from towline_controlplane.model import Step, StepState
+from towline_dag.choices import ConditionType, Join
+from towline_dag.expressions import ExpressionError, Scope
+from towline_dag.graph import Edge
 
 _SATISFIED_BY: Mapping[ConditionType, frozenset[StepState]] = {
     ConditionType.ALWAYS: STEP_TERMINAL,

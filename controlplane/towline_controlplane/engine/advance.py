@@ -12,22 +12,13 @@ from typing import Any
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.draft import Draft
 from towline_controlplane.engine.edges import decide_edge, open_or_skip
-from towline_controlplane.engine.expressions import ExpressionError
 from towline_controlplane.engine.rerun import nodes_to_rerun
 from towline_controlplane.engine.retry import backoff_ms, may_rerun, may_retry, more_memory
 from towline_controlplane.engine.view import Decision, View
 from towline_controlplane.evidence import Cause, Evidence
-from towline_controlplane.model import (
-    AttemptState,
-    EventType,
-    Failure,
-    FailureClass,
-    Output,
-    RunState,
-    SideEffects,
-    Step,
-    StepState,
-)
+from towline_controlplane.model import AttemptState, EventType, Failure, FailureClass, Output, RunState, Step, StepState
+from towline_dag.choices import SideEffects
+from towline_dag.expressions import ExpressionError
 
 _LEFT = Failure(FailureClass.TRANSIENT, "AGENT_LOST", "the agent that ran the attempt went away")
 _OVERDUE = Failure(FailureClass.TRANSIENT, "TIMEOUT", "the run took longer than its workflow allows")

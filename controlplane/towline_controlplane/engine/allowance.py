@@ -5,7 +5,7 @@ from typing import Final
 
 from towline_controlplane.engine.nodes import Node
 from towline_controlplane.model import PluginRef
-from towline_controlplane.requirements import Limits
+from towline_dag.choices import Limits
 
 _DEFAULTS: Final = Limits(processes=1024, open_files=4096, output_kb=4 * 1024, log_kb=64 * 1024, artifact_mb=1024)
 _MOST: Final = Limits(output_kb=4 * 1024, log_kb=64 * 1024, artifact_mb=1024)

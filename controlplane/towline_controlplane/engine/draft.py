@@ -9,8 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from towline_controlplane.engine import commands, transitions
-from towline_controlplane.engine.expressions import Scope
-from towline_controlplane.engine.graph import Node
+from towline_controlplane.engine.nodes import Node
 from towline_controlplane.engine.view import Decision, View
 from towline_controlplane.evidence import Evidence
 from towline_controlplane.frozen import replace
@@ -26,6 +25,7 @@ from towline_controlplane.model import (
     StepState,
     Usage,
 )
+from towline_dag.expressions import Scope
 
 _STEP_ENDED: dict[StepState, EventType] = {
     StepState.SUCCEEDED: EventType.STEP_SUCCEEDED,

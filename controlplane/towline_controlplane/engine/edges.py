@@ -4,10 +4,12 @@ import json
 from collections.abc import Callable, Mapping
 
 from towline_controlplane.engine.draft import Draft
-from towline_controlplane.engine.expressions import ExpressionError
-from towline_controlplane.engine.graph import Edge, Node
+from towline_controlplane.engine.nodes import Node
 from towline_controlplane.engine.transitions import STEP_TERMINAL
-from towline_controlplane.model import ConditionType, Failure, FailureClass, Join, Step, StepState
+from towline_controlplane.model import Failure, FailureClass, Step, StepState
+from towline_dag.choices import ConditionType, Join
+from towline_dag.expressions import ExpressionError
+from towline_dag.graph import Edge
 
 _SATISFYING: Mapping[ConditionType, frozenset[StepState]] = {
     ConditionType.ALWAYS: STEP_TERMINAL,

@@ -1,190 +1,65 @@
-"""A node of a compiled DAG, read from its document."""
+"""A node of a compiled DAG: what its document says, and what the plugin that was chosen for it adds."""
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, Final
 
-from towline_controlplane.engine import limits, placement
-from towline_controlplane.engine.expressions import ExpressionError
-from towline_controlplane.engine.fields import Fields
-from towline_controlplane.engine.retry import RetryPolicy
-from towline_controlplane.engine.templates import Template, compile_template
-from towline_controlplane.model import Join, PluginRef, SideEffects
+from towline_controlplane.engine import placement
+from towline_controlplane.model import PluginRef
 from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
-from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network, Requirements, SandboxLevel, Size
+from towline_controlplane.requirements import Requirements, Size
+from towline_dag import nodes
+from towline_dag.choices import DEFAULT_LIMITS, Network, SideEffects
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Node:
-    """One plugin call. `timeout_ms` and `memory_limit_mb` are 0 where the node sets no limit of its own."""
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Node(nodes.Node):
+    """One plugin call, and which agents may be given it."""
 
-    index: int
-    id: str
-    type: str
-    plugin_id: str
-    plugin_version: str
-    config: Template
-    retry: RetryPolicy
-    join: Join
     side_effects: SideEffects
-    timeout_ms: int
-    memory_limit_mb: int
-    display_name: str
     requirements: Requirements
     queue_id: str
-    queue_timeout_ms: int = 0
-    """How long it may wait for an agent; 0 without limit."""
-    limits: Limits = DEFAULT_LIMITS
-    fetch_artifacts: bool = False
-    """The artifacts of its predecessors are fetched before it starts."""
 
 
-_ID = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,127}")
-_FAILURE_NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
-_NO_CONFIG = compile_template({})
-_DEFAULT_RETRY = RetryPolicy()
-_ASKS_THE_USUAL: Mapping[str, tuple[object, ...]] = {"weight": (1,), "network": (Network.FULL, "NETWORK_UNSPECIFIED")}
-
-
-def read_node(fields: Fields, index: int, plugins: Mapping[str, PluginRef]) -> Node:
-    """Returns the node that `fields` describe; what is wrong with them is noted there."""
-    node_id = _id(fields)
-    plugin = plugins.get(node_id)
-    memory_limit_mb = fields.integer("memoryLimitMb", 0, limits.MAX_MEMORY_MB, 0)
-    requirements = Requirements(
-        labels=_labels(fields),
-        sandbox_level=max(fields.choice("minSandbox", SandboxLevel.L0), plugin.min_sandbox if plugin else 0),
-        plugin=plugin.name if plugin else None,
-        network=_network(fields, plugin),
-        protocol_version=_protocol_version(fields, plugin),
-        size=Size(
-            weight=fields.integer("weight", 1, limits.MAX_WEIGHT, 1),
-            memory_mb=memory_limit_mb or (plugin.memory_limit_mb if plugin else 0),
-        ),
-    )
-    return Node(
-        index=index,
-        id=node_id,
-        type=_type(fields),
-        plugin_id=fields.text("pluginId", limits.MAX_PLUGIN_ID_CHARACTERS),
-        plugin_version=fields.text("pluginVersion", limits.MAX_PLUGIN_VERSION_CHARACTERS),
-        config=_config(fields),
-        retry=_retry(fields.object("retryConfig")) if fields.has("retryConfig") else _DEFAULT_RETRY,
-        join=fields.choice("join", Join.ALL),
-        side_effects=fields.choice("sideEffects", plugin.side_effects if plugin else SideEffects.IDEMPOTENT),
-        timeout_ms=fields.integer("timeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
-        memory_limit_mb=memory_limit_mb,
-        display_name=fields.text("displayName", limits.MAX_DISPLAY_NAME_CHARACTERS),
-        requirements=requirements,
-        queue_id=placement.queue_id(requirements),
-        queue_timeout_ms=fields.integer("queueTimeoutMs", 0, limits.MAX_TIMEOUT_MS, 0),
-        limits=_limits(fields.object("limits")) if fields.has("limits") else DEFAULT_LIMITS,
-        fetch_artifacts=fields.flag("fetchArtifacts"),
-    )
-
-
-def _network(fields: Fields, plugin: PluginRef | None) -> Network:
-    """The stricter of what the node says and what the plugin asks for."""
-    asked = fields.choice("network", Network.FULL)
-    return Network.NONE if plugin is not None and plugin.network is Network.NONE else asked
-
-
-def _protocol_version(fields: Fields, plugin: PluginRef | None) -> int:
-    """Returns the oldest version that knows all that the node, or its plugin for it, asks for."""
-    asks = {
-        name: bool(fields.raw(name)) and fields.raw(name) not in _ASKS_THE_USUAL.get(name, ()) for name in KNOWN_SINCE
+_WRITTEN: Final = tuple(each.name for each in fields(nodes.Node))
+_ASKS: Final[Mapping[str, Callable[[nodes.Node], bool]]] = MappingProxyType(
+    {
+        "network": lambda node: node.network is Network.NONE,
+        "weight": lambda node: node.weight != 1,
+        "limits": lambda node: node.limits != DEFAULT_LIMITS,
+        "secrets": lambda node: node.takes_secrets,
+        "fetchArtifacts": lambda node: node.fetch_artifacts,
     }
+)
+"""Whether a node asks for what not every version of the agent protocol knows."""
+
+
+def with_plugin(node: nodes.Node, plugin: PluginRef | None) -> Node:
+    """Returns the node as its plugin completes it; without a plugin as it is written."""
+    written: dict[str, Any] = {name: getattr(node, name) for name in _WRITTEN}
+    requirements = Requirements(
+        labels=node.labels,
+        sandbox_level=max(node.min_sandbox, plugin.min_sandbox if plugin else 0),
+        plugin=plugin.name if plugin else None,
+        network=_network(node, plugin),
+        protocol_version=_protocol_version(node, plugin),
+        size=Size(weight=node.weight, memory_mb=node.memory_limit_mb or (plugin.memory_limit_mb if plugin else 0)),
+    )
+    written["side_effects"] = node.side_effects or (plugin.side_effects if plugin else SideEffects.IDEMPOTENT)
+    return Node(**written, requirements=requirements, queue_id=placement.queue_id(requirements))
+
+
+def _network(node: nodes.Node, plugin: PluginRef | None) -> Network:
+    """The stricter of what the node says and what the plugin asks for."""
+    return Network.NONE if plugin is not None and plugin.network is Network.NONE else node.network
+
+
+def _protocol_version(node: nodes.Node, plugin: PluginRef | None) -> int:
+    """Returns the oldest version that knows all that the node, or its plugin for it, asks for."""
+    asks = {name: asked(node) for name, asked in _ASKS.items()}
     if plugin is not None:
         asks["network"] |= plugin.network is Network.NONE
         asks["secrets"] |= bool(plugin.secrets)
         asks["limits"] |= plugin.limits != DEFAULT_LIMITS
     return max((KNOWN_SINCE[name] for name, asked in asks.items() if asked), default=UNTOLD)
-
-
-def _id(fields: Fields) -> str:
-    """Returns the id even if it is malformed, so that edges still find their node."""
-    node_id = fields.raw("id")
-    if node_id is None or node_id == "":
-        fields.refuse("id", "is missing")
-    elif not isinstance(node_id, str):
-        fields.refuse("id", "must be a string")
-    else:
-        if not _ID.fullmatch(node_id):
-            rule = "a letter or '_', then letters, digits, '_', '-' and '.', at most 128 characters"
-            fields.refuse("id", f"{node_id[:200]!r} is not an id: {rule}")
-        return node_id
-    return ""
-
-
-def _type(fields: Fields) -> str:
-    if not fields.raw("type") and not fields.raw("pluginId"):
-        fields.refuse("type", "is missing: name a built-in or a plugin")
-    return fields.text("type", limits.MAX_TYPE_CHARACTERS)
-
-
-def _config(fields: Fields) -> Template:
-    value = fields.raw("config")
-    if not value and isinstance(value, dict | None):
-        return _NO_CONFIG
-    if not isinstance(value, dict):
-        fields.refuse("config", "must be an object")
-        return _NO_CONFIG
-    config = cast("dict[str, object]", value)
-    try:
-        template = compile_template(config)
-    except ExpressionError as error:
-        fields.refuse(f"config{error.place}", error.message)
-        return _NO_CONFIG
-    size = len(json.dumps(config, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass"))
-    if size > limits.MAX_CONFIG_BYTES:
-        fields.refuse("config", f"has {size} bytes; the limit is {limits.MAX_CONFIG_BYTES}")
-    return template
-
-
-def _retry(fields: Fields) -> RetryPolicy:
-    unset = _DEFAULT_RETRY
-    return RetryPolicy(
-        max_attempts=fields.integer("maxAttempts", 1, limits.MAX_ATTEMPTS, unset.max_attempts),
-        backoff_ms=fields.integer("backoffMs", 0, limits.MAX_BACKOFF_MS, unset.backoff_ms),
-        multiplier=fields.number("backoffMultiplier", 1, limits.MAX_BACKOFF_MULTIPLIER, unset.multiplier),
-        max_backoff_ms=fields.integer("maxBackoffMs", 1, limits.MAX_BACKOFF_MS, unset.max_backoff_ms),
-        max_lost=fields.integer("maxLost", 0, limits.MAX_LOST, unset.max_lost),
-        strategy=fields.choice("strategy", unset.strategy),
-        retry_on=frozenset(fields.texts("retryOn", _FAILURE_NAME, limits.MAX_RETRY_ON)) or unset.retry_on,
-        memory_multiplier=fields.number("memoryMultiplier", 1, limits.MAX_MEMORY_MULTIPLIER, unset.memory_multiplier),
-        max_memory_mb=fields.integer("maxMemoryMb", 1, limits.MAX_MEMORY_MB, unset.max_memory_mb),
-    )
-
-
-def _limits(fields: Fields) -> Limits:
-    return Limits(
-        cpu_seconds=fields.integer("cpuSeconds", 1, limits.MAX_CPU_SECONDS, 0),
-        processes=fields.integer("processes", 1, limits.MAX_PROCESSES, 0),
-        open_files=fields.integer("openFiles", 1, limits.MAX_OPEN_FILES, 0),
-        file_mb=fields.integer("fileMb", 1, limits.MAX_FILE_MB, 0),
-        output_kb=fields.integer("outputKb", 1, limits.MAX_OUTPUT_KB, 0),
-        log_kb=fields.integer("logKb", 1, limits.MAX_LOG_KB, 0),
-    )
-
-
-def _labels(fields: Fields) -> Mapping[str, str]:
-    labels = fields.object("labels").entries()
-    if len(labels) > limits.MAX_LABELS:
-        fields.refuse("labels", f"has {len(labels)} entries; the limit is {limits.MAX_LABELS}")
-        return {}
-    for key, value in labels.items():
-        if problem := _label_problem(key, value):
-            fields.refuse("labels", problem)
-    return {key: str(value) for key, value in labels.items()}
-
-
-def _label_problem(key: str, value: object) -> str:
-    if not 0 < len(key) <= limits.MAX_LABEL_KEY_CHARACTERS:
-        return f"the key {key[:200]!r} must have 1 to {limits.MAX_LABEL_KEY_CHARACTERS} characters"
-    if not isinstance(value, str):
-        return f"the value of {key!r} must be a string"
-    if len(value) > limits.MAX_LABEL_VALUE_CHARACTERS:
-        return f"the value of {key!r} must have at most {limits.MAX_LABEL_VALUE_CHARACTERS} characters"
-    return ""

@@ -12,7 +12,8 @@ from functools import lru_cache
 
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.protocol_versions import KNOWN_SINCE, UNTOLD
-from towline_controlplane.requirements import Network, Requirements, SandboxLevel, Size
+from towline_controlplane.requirements import Requirements, Size
+from towline_dag.choices import Network, SandboxLevel
 
 
 class Rule(StrEnum):

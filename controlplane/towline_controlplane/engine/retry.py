@@ -1,30 +1,11 @@
 """When a failed attempt is tried again, how long the step waits before it, and with how much memory."""
 
-from dataclasses import dataclass
-
-from towline_controlplane.engine.limits import MAX_MEMORY_MB
 from towline_controlplane.evidence import Cause
-from towline_controlplane.model import Failure, FailureClass, Strategy
+from towline_controlplane.model import Failure
+from towline_dag.choices import RetryPolicy, Strategy
+from towline_dag.limits import MAX_MEMORY_MB
 
 OUT_OF_MEMORY = frozenset({Cause.MEMORY_LIMIT, Cause.KERNEL_OOM})
-
-
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
-    """Limits of the attempts of a node. `max_attempts` counts failures, `max_lost` reruns after a lost agent."""
-
-    max_attempts: int = 3
-    backoff_ms: int = 1_000
-    multiplier: float = 2.0
-    max_backoff_ms: int = 60_000
-    max_lost: int = 3
-    strategy: Strategy = Strategy.EXPONENTIAL
-    retry_on: frozenset[str] = frozenset({FailureClass.TRANSIENT.value})
-    """Classes, codes and causes of the failures that are tried again."""
-    memory_multiplier: float = 1.0
-    """By how much the memory grows after an attempt that ran out of it; 1: not at all."""
-    max_memory_mb: int = 0
-    """How far it grows; 0: as far as the server allows."""
 
 
 def may_retry(policy: RetryPolicy, failure: Failure, failures: int, cause: Cause | None = None) -> bool:

@@ -17,17 +17,17 @@ from towline_controlplane.artifact_records import NamedArtifact
 from towline_controlplane.artifact_uploads import MAX_ARTIFACTS
 from towline_controlplane.engine.allowance import DEFAULT_SERVER_LIMITS, Allowed, ServerLimits
 from towline_controlplane.engine.commands import EndAttempt, Outcome
-from towline_controlplane.engine.limits import MAX_BACKOFF_MS
 from towline_controlplane.errors import InvalidArgument, Violation
 from towline_controlplane.evidence import Cause, Evidence
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.json_values import MAX_OUTPUT_DEPTH, parse
 from towline_controlplane.model import AgentRecord, Failure, FailureClass, Lease, Usage
-from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.services import evidence_messages
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.submissions import Report, Verdict
 from towline_controlplane.tokens import fingerprint
+from towline_dag.choices import SandboxLevel
+from towline_dag.limits import MAX_BACKOFF_MS
 from towline_plugins.catalog import BUILTINS
 
 SERVER_VERSION = importlib.metadata.version("towline")

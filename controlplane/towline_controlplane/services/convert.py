@@ -16,7 +16,6 @@ from towline_controlplane import model
 from towline_controlplane.json_values import object_of
 from towline_controlplane.log_status import LogStatus
 from towline_controlplane.registry import Plugin, PluginVersion
-from towline_controlplane.requirements import Limits, SandboxLevel
 from towline_controlplane.services import evidence_messages
 from towline_controlplane.services.dag_documents import dag_message
 from towline_controlplane.services.log_records import LogRecord
@@ -24,6 +23,7 @@ from towline_controlplane.services.struct_values import wire_object, wire_text, 
 from towline_controlplane.services.version_documents import policies
 from towline_controlplane.store.agents import ListedAgent
 from towline_controlplane.store.artifacts import MadeArtifact
+from towline_dag.choices import Limits, SandboxLevel
 from towline_plugins.catalog import Builtin
 
 _STREAMS: Final = {

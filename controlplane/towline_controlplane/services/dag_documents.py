@@ -1,12 +1,12 @@
 """DAGs between the wire and their document: the JSON shape of the public API, which is compiled and stored.
 
 A document holds only what was set, under its JSON name (`from`, `to`, `retryConfig`), so that a stored DAG reads like
-the one that was sent. What a DAG must be is decided by `engine.graph`; here only what it can be on the wire.
+the one that was sent. What a DAG must be is decided by `towline_dag`; here only what it can be on the wire.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -14,13 +14,10 @@ from google.protobuf.struct_pb2 import Struct
 
 from towline.v1.sandbox_pb2 import Sandbox
 from towline.v1.workflow_pb2 import Condition, Dag, Edge, Node, NodeLimits, RetryConfig
-from towline_controlplane.engine.limits import MAX_EDGES, MAX_NODES
 from towline_controlplane.errors import InvalidDag
-from towline_controlplane.json_values import MAX_DEPTH, MAX_VIOLATIONS, violations
 from towline_controlplane.services.struct_values import plain_object, wire_object
-
-# The document, its list of nodes and each node lie around a config.
-_OUTER_DEPTH: Final = 3
+from towline_dag.limits import MAX_EDGES, MAX_NODES
+from towline_dag.workflows import wrong_values
 
 
 def dag_document(dag: Dag, path: str = "dag") -> dict[str, Any]:
@@ -30,9 +27,7 @@ def dag_document(dag: Dag, path: str = "dag") -> dict[str, Any]:
     if len(dag.edges) > MAX_EDGES:
         raise InvalidDag.of(f"{path}.edges", f"must not be more than {MAX_EDGES:,}")
     document = {"nodes": [_plain(node) for node in dag.nodes], "edges": [_plain(edge) for edge in dag.edges]}
-    places = violations(document, path, MAX_DEPTH + _OUTER_DEPTH)
-    wrong = [each for each, _ in zip(places, range(MAX_VIOLATIONS), strict=False)]
-    if wrong:
+    if wrong := wrong_values(document, path):
         raise InvalidDag(wrong)
     return document
 

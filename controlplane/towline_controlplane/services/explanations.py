@@ -6,9 +6,10 @@ from typing import Any, Final
 from towline.v1 import explanation_pb2
 from towline_controlplane.engine.explain import Explanation, Situation, may_be_claimed
 from towline_controlplane.model import Run, Step, StepState
-from towline_controlplane.requirements import Requirements, SandboxLevel
+from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import agents, concurrency, leases, queues, runs, workflows
 from towline_controlplane.store.database import Transaction
+from towline_dag.choices import SandboxLevel
 
 MAX_AGENTS: Final = 1_000
 MAX_SHOWN_AGENTS: Final = 100

@@ -9,15 +9,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
-from towline_controlplane.engine import limits as bounds
 from towline_controlplane.errors import InvalidArgument, Violation
 from towline_controlplane.json_values import to_text
-from towline_controlplane.model import SideEffects
 from towline_controlplane.registry import Permissions
-from towline_controlplane.requirements import Limits, Network, SandboxLevel
 from towline_controlplane.services.bundles import MANIFEST, BundleContents
 from towline_controlplane.services.checks import wrong_text
-from towline_controlplane.services.config_schemas import wrong_schema
+from towline_dag import limits as bounds
+from towline_dag.choices import Limits, Network, SandboxLevel, SideEffects
+from towline_dag.schemas import wrong_schema
 
 MAX_DESCRIPTION_LENGTH: Final = 4_000
 MAX_SCHEMA_BYTES: Final = 64 * 1024

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from towline_controlplane.errors import Violation
-from towline_controlplane.model import PluginRef, SideEffects
+from towline_controlplane.model import PluginRef
 from towline_controlplane.registry import PluginVersion
-from towline_controlplane.requirements import Limits, Network, SandboxLevel
-from towline_controlplane.services.config_schemas import wrong_config
 from towline_controlplane.store import plugins
 from towline_controlplane.store.database import Transaction
+from towline_dag.choices import Limits, Network, SandboxLevel, SideEffects
+from towline_dag.schemas import wrong_config
 from towline_plugins.catalog import BUILTINS, Builtin
 
 _MAX_VIOLATIONS: Final = 20

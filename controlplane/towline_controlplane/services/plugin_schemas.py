@@ -15,10 +15,10 @@ from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.errors import Violation
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.model import Failure, FailureClass, PluginRef
-from towline_controlplane.services.config_schemas import Checker
 from towline_controlplane.store import plugins, runs, workflows
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.submissions import Report
+from towline_dag.schemas import Checker
 from towline_plugins.catalog import BUILTINS
 
 _KEPT_SCHEMAS: Final = 1_000

@@ -16,16 +16,14 @@ from towline.v1 import run_service_pb2 as pb
 from towline_controlplane.engine.explain import explain
 from towline_controlplane.engine.handout import execution_key
 from towline_controlplane.errors import InvalidArgument, LimitExceeded, NotFound, Unavailable, Violation
-from towline_controlplane.json_values import MAX_BYTES, canonical_text, to_text, violations
+from towline_controlplane.json_values import MAX_BYTES, canonical_text, to_text
 from towline_controlplane.model import Output, Run, RunState, Step, WorkflowVersion
 from towline_controlplane.orchestrator import RunStart
 from towline_controlplane.outputs import Outputs
-from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.services import convert
 from towline_controlplane.services.agent_messages import MAX_OUTPUT_BYTES
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse, wrong_labels, wrong_text
-from towline_controlplane.services.config_schemas import wrong_input
 from towline_controlplane.services.explanations import explanation_message, situation_of
 from towline_controlplane.services.log_streams import LogStreams, statuses
 from towline_controlplane.services.outlines import Outline, Outlines
@@ -35,6 +33,9 @@ from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.struct_values import plain, wire_text
 from towline_controlplane.store import runs, workflows
 from towline_controlplane.store.database import Database, Transaction
+from towline_dag.choices import SandboxLevel
+from towline_dag.json_bounds import violations
+from towline_dag.schemas import wrong_input
 
 MAX_PRIORITY: Final = 100
 MAX_REQUEST_ID_LENGTH: Final = 200

@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
-from towline_controlplane.json_values import LARGEST_INTEGER
+from towline_dag.json_bounds import LARGEST_INTEGER
 
 _PLAIN_KINDS: Final = frozenset({"string_value", "bool_value"})
 

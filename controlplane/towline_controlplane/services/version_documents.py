@@ -4,19 +4,15 @@ A policy that is empty on the wire (`{}`, `null`, 0) is none, so that an update 
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 from towline.v1 import workflow_service_pb2 as pb
 from towline.v1.workflow_pb2 import Concurrency
-from towline_controlplane.errors import InvalidArgument, Violation
-from towline_controlplane.json_values import to_text, violations
-from towline_controlplane.services.config_schemas import wrong_input_schema
+from towline_controlplane.errors import InvalidArgument
 from towline_controlplane.services.dag_documents import dag_document
 from towline_controlplane.services.struct_values import plain, plain_object, wire, wire_object
+from towline_dag.workflows import wrong_policies
 
-MAX_SCHEMA_BYTES: Final = 64 << 10
-MAX_OUTPUT_BYTES: Final = 256 << 10
 POLICIES: Final = ("inputSchema", "output", "timeoutMs", "concurrency")
 
 
@@ -34,7 +30,7 @@ def version_document(request: Policied, base: str | None = None) -> dict[str, An
     below: dict[str, Any] = {} if base is None else json.loads(base)
     document = below | (dag_document(request.dag) if request.HasField("dag") or base is None else {})
     given = _given(request)
-    wrong = _wrong(given)
+    wrong = wrong_policies(given)
     if wrong:
         raise InvalidArgument(wrong)
     document |= given
@@ -68,14 +64,3 @@ def _given(request: Policied) -> dict[str, Any]:
         limit = request.concurrency
         given["concurrency"] = {"key": limit.key, "limit": limit.limit} if limit.key or limit.limit else {}
     return given
-
-
-def _wrong(given: Mapping[str, Any]) -> list[Violation]:
-    wrong = [*wrong_input_schema(given.get("inputSchema", {}), "inputSchema")]
-    wrong += violations(given.get("output"), "output")
-    if wrong:
-        return wrong
-    for name, most in (("inputSchema", MAX_SCHEMA_BYTES), ("output", MAX_OUTPUT_BYTES)):
-        if len(to_text(given.get(name)).encode()) > most:
-            wrong.append(Violation(name, f"is larger than {most >> 10} KiB"))
-    return wrong

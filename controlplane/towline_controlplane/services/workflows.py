@@ -17,17 +17,15 @@ from towline_controlplane.json_values import to_text
 from towline_controlplane.model import PluginRef, Workflow, WorkflowVersion
 from towline_controlplane.services import convert
 from towline_controlplane.services.callers import Context, current_user, visible_owner
-from towline_controlplane.services.checks import found, refuse, wrong_text
+from towline_controlplane.services.checks import found, refuse
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.plugin_choice import choose_plugins
 from towline_controlplane.services.secret_uses import with_node_secrets, wrong_secrets
 from towline_controlplane.services.version_documents import Policied, asks_for_version, version_document
 from towline_controlplane.store import workflows
 from towline_controlplane.store.database import Database, Transaction
+from towline_dag.workflows import MAX_DAG_BYTES, wrong_texts
 
-MAX_NAME_LENGTH: Final = 200
-MAX_DESCRIPTION_LENGTH: Final = 4_000
-MAX_DAG_BYTES: Final = 4 << 20
 _LIMITS: Final = PageLimits()
 _QUERY: Final = "ListWorkflows"
 
@@ -207,8 +205,7 @@ class WorkflowService:
 
 
 def _check_texts(name: str | None, description: str) -> None:
-    wrong = wrong_text(description, "description", 0, MAX_DESCRIPTION_LENGTH)
-    refuse([] if name is None else wrong_text(name, "name", 1, MAX_NAME_LENGTH), wrong)
+    refuse(wrong_texts(name, description))
 
 
 def _check_document(tx: Transaction, document: dict[str, Any], owner_id: str) -> CheckedDag:

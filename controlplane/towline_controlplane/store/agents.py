@@ -9,12 +9,12 @@ from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, 
 from towline_controlplane import protocol_versions
 from towline_controlplane.errors import AlreadyExists
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import SandboxLevel
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.leases import held_attempts
 from towline_controlplane.store.rows import AGENT, insert_if_absent, to_json
 from towline_controlplane.store.statements import Statement, as_json, listed
+from towline_dag.choices import SandboxLevel
 
 _UNORDERED = "________-____-4%"
 """A UUID of version 4."""

@@ -2,8 +2,8 @@
 
 from sqlalchemy import ForeignKeyConstraint, Index, PrimaryKeyConstraint, Table, UniqueConstraint
 
-from towline_controlplane.model import SideEffects
 from towline_controlplane.store.columns import big, count, flag, metadata, one_of, text_column
+from towline_dag.choices import SideEffects
 
 plugins = Table(
     "plugins",

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 from sqlalchemy import select
 
-from towline_controlplane.requirements import Network, Requirements, Size
+from towline_controlplane.requirements import Requirements, Size
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import to_json
 from towline_controlplane.store.statements import insert_if_absent
+from towline_dag.choices import Network
 
 _INSERT_QUEUE = insert_if_absent(
     "queues", ("id", "labels", "sandbox_level", "plugin", "protocol_version", "weight", "memory_mb", "network")

@@ -26,7 +26,6 @@ from towline_controlplane.model import (
     Role,
     Run,
     RunState,
-    SideEffects,
     Step,
     StepState,
     Usage,
@@ -35,8 +34,8 @@ from towline_controlplane.model import (
     WorkflowVersion,
 )
 from towline_controlplane.registry import Permissions, Plugin, PluginVersion
-from towline_controlplane.requirements import DEFAULT_LIMITS, Limits, Network
 from towline_controlplane.vault import Secret
+from towline_dag.choices import DEFAULT_LIMITS, Limits, Network, SideEffects
 
 T = TypeVar("T")
 

@@ -11,8 +11,8 @@ from enum import Enum
 from itertools import islice
 from typing import TypeVar, cast
 
-from towline_controlplane.engine.limits import MAX_NAMES_TO_COMPARE, MAX_SUGGESTIONS, MAX_VIOLATIONS
-from towline_controlplane.errors import Violation
+from towline_dag.limits import MAX_NAMES_TO_COMPARE, MAX_SUGGESTIONS, MAX_VIOLATIONS
+from towline_dag.violation import Violation
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 

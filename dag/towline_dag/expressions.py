@@ -13,9 +13,9 @@ from typing import Any, cast
 
 from cel_expr_python import cel
 
-from towline_controlplane.engine import cel_tree, cost
-from towline_controlplane.engine.cel_tree import Fold, Literal, Path, Tree
-from towline_controlplane.engine.limits import (
+from towline_dag import cel_tree, cost
+from towline_dag.cel_tree import Fold, Literal, Path, Tree
+from towline_dag.limits import (
     MAX_COMPREHENSIONS,
     MAX_EXPRESSION_CHARACTERS,
     MAX_INLINE_OUTPUT_BYTES,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from towline_controlplane.engine.cel_tree import Call, Const, Fold, Literal, Name, Path, Select, Tree, path
+from towline_dag.cel_tree import Call, Const, Fold, Literal, Name, Path, Select, Tree, path
 
 MAX_COST = 1 << 22
 _MAX_TERMS = 256

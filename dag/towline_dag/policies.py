@@ -5,10 +5,10 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from towline_controlplane.engine import limits
-from towline_controlplane.engine.expressions import ExpressionError, Program, Scope, compile_expression
-from towline_controlplane.engine.fields import Fields
-from towline_controlplane.engine.templates import Template, compile_template
+from towline_dag import limits
+from towline_dag.expressions import ExpressionError, Program, Scope, compile_expression
+from towline_dag.fields import Fields
+from towline_dag.templates import Template, compile_template
 
 
 @dataclass(frozen=True, slots=True, eq=False)

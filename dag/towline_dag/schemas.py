@@ -14,9 +14,9 @@ from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import SchemaError, ValidationError
 from jsonschema.validators import create  # pyright: ignore[reportUnknownVariableType]
 
-from towline_controlplane.engine.expressions import ExpressionError, matches
-from towline_controlplane.errors import Violation
-from towline_controlplane.json_values import member, violations
+from towline_dag.expressions import ExpressionError, matches
+from towline_dag.json_bounds import member, violations
+from towline_dag.violation import Violation
 
 _TEMPLATE: Final = "${{"
 _MAX_MESSAGE: Final = 300

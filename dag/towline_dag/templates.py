@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from towline_controlplane.engine.expressions import ExpressionError, Program, Scope, compile_expression
-from towline_controlplane.engine.limits import MAX_CONFIG_DEPTH, MAX_CONFIG_EXPRESSIONS, MAX_RENDERED_BYTES
+from towline_dag.expressions import ExpressionError, Program, Scope, compile_expression
+from towline_dag.limits import MAX_CONFIG_DEPTH, MAX_CONFIG_EXPRESSIONS, MAX_RENDERED_BYTES
 
 Evaluate = Callable[[Program], object]
 Render = Callable[[Evaluate], object]
