@@ -12,6 +12,7 @@ TowlineError
 │   ├── IdempotencyKeyReused
 │   └── PluginVersionExists
 ├── InvalidState         not in this state of the object
+├── EtagMismatch         the object has changed since the caller read it
 ├── SecretsDisabled      the control plane has no key for them
 ├── LeaseLost            the attempt is another's, or has ended
 ├── SessionUnknown       the agent must introduce its session first
@@ -122,6 +123,13 @@ class InvalidState(TowlineError):
 
     status = "FAILED_PRECONDITION"
     reason = "INVALID_STATE"
+
+
+class EtagMismatch(TowlineError):
+    """The object is no longer the one that the caller has read."""
+
+    status = "ABORTED"
+    reason = "ETAG_MISMATCH"
 
 
 class SecretsDisabled(TowlineError):

@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from towline_gateway import contract, problems
+from towline_gateway import contract, etags, problems
 from towline_gateway.caller import Caller, Metadata
 from towline_gateway.ranges import ByteRange, parse_range
 from towline_gateway.routes import Binding
@@ -98,7 +98,7 @@ class DownloadEndpoint:
             "Content-Disposition": _disposition(about.name),
             "ETag": _etag(about),
         }
-        if _matches(request.headers.get("if-none-match", ""), _etag(about)):
+        if etags.matches(request.headers.get("if-none-match", ""), about.digest):
             call.cancel()
             return Response(status_code=304, headers=headers)
         span = wanted.within(about.size_bytes) if wanted else (0, about.size_bytes)
@@ -152,11 +152,7 @@ class Download:
 
 
 def _etag(about: Any) -> str:
-    return f'"{about.digest}"'
-
-
-def _matches(header: str, etag: str) -> bool:
-    return header.strip() == "*" or etag in {each.strip().removeprefix("W/") for each in header.split(",")}
+    return etags.quoted(about.digest)
 
 
 def _disposition(name: str) -> str:

@@ -9,11 +9,11 @@ from http import HTTPStatus
 from typing import Final
 
 import grpc
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from towline_gateway import bodies, contract
+from towline_gateway import bodies, contract, etags
 from towline_gateway.codec import Json
-from towline_gateway.problems import HTTP_CODES
+from towline_gateway.problems import CODES_OF_REASONS, HTTP_CODES
 from towline_gateway.routes import Binding, Kind, RouteTable, field_at, json_path
 from towline_gateway.schemas import Schema, Schemas
 from towline_gateway.streams import payload_field
@@ -53,9 +53,16 @@ _PROBLEM: Final[Schema] = {
         }
     },
 }
+_ETAG: Final[Schema] = {"description": "Names this state of the resource.", "schema": {"type": "string"}}
 _BINARY: Final[Schema] = {"type": "string", "format": "binary"}
+
+
+def _header(name: str, about: str) -> Json:
+    return {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
+
+
 _FILE_HEADERS: Final[list[Json]] = [
-    {"name": name, "in": "header", "required": False, "description": about, "schema": {"type": "string"}}
+    _header(name, about)
     for name, about in (
         ("Range", "One range of bytes, such as `bytes=1000-` or `bytes=-500`; of several the whole file is sent."),
         ("If-Range", "An `ETag`: the range counts only if the file is still that one."),
@@ -64,6 +71,7 @@ _FILE_HEADERS: Final[list[Json]] = [
 ]
 _ALWAYS: Final = (400, 500, 503, 504)
 _RESOURCE_EXHAUSTED: Final = (413, 429)
+_LISTED: Final = re.compile(r"(?P<name>[A-Z_]+)(?:\s+\((?:[^()]*\breason\s+(?P<reason>[A-Z_]+))?[^()]*\))?")
 
 
 def document(table: RouteTable) -> Schema:
@@ -122,6 +130,7 @@ class _Operation:
         self.path = binding.template.text
         for variable, name in zip(binding.template.variables, self._names, strict=True):
             self.path = self.path.replace(f"{{{variable}}}", f"{{{name}}}")
+        self._is_tagged = etags.has_etag(self._resource())
         self.error_codes = self._error_codes()
 
     def document(self, taken_ids: set[str]) -> Schema:
@@ -135,7 +144,7 @@ class _Operation:
             "parameters": [*self._path_parameters(), *self._query_parameters(), *self._header_parameters()],
             "responses": {
                 success: self._success(),
-                **self._of_files(),
+                **self._conditional(),
                 **{str(code): {"$ref": f"#/components/responses/{code}"} for code in sorted(self.error_codes)},
             },
             "security": [] if self._access == "PUBLIC" else [{"bearer": []}],
@@ -179,6 +188,10 @@ class _Operation:
             found.append(self._parameter("header", "Idempotency-Key", fields["request_id"]))
         if self._binding.kind is Kind.STREAM and "cursor" in fields:
             found.append(self._parameter("header", "Last-Event-ID", fields["cursor"]))
+        if etags.has_etag(self._method.input_type):
+            found.append(_header("If-Match", "The `ETag` of what the request changes: if it has changed since, 412."))
+        if self._is_tagged and self._binding.verb == "GET":
+            found.append(_header("If-None-Match", "`ETag`s of what the client has: if it is still that, 304."))
         return found + (_FILE_HEADERS if self._binding.kind is Kind.DOWNLOAD else [])
 
     def _parameter(self, place: str, name: str, field: FieldDescriptor) -> Schema:
@@ -206,13 +219,19 @@ class _Operation:
         if self._binding.kind is Kind.DOWNLOAD:
             return {"description": "The file.", "content": {bodies.OCTETS: {"schema": _BINARY}}}
         schema = self._schemas.of_field(field_at(answer, name)) if name else self._schemas.of_message(answer)
-        return {"description": phrase, "content": {bodies.JSON: {"schema": schema}}}
+        tag = {"headers": {"ETag": _ETAG}} if self._is_tagged else {}
+        return {"description": phrase, **tag, "content": {bodies.JSON: {"schema": schema}}}
 
-    def _of_files(self) -> dict[str, Json]:
+    def _resource(self) -> Descriptor | None:
+        answer, name = self._method.output_type, self._binding.response_body
+        return field_at(answer, name).message_type if name else answer
+
+    def _conditional(self) -> dict[str, Json]:
+        unchanged: dict[str, Json] = {"304": {"description": "What the client has is still what there is."}}
         if self._binding.kind is not Kind.DOWNLOAD:
-            return {}
+            return unchanged if self._is_tagged and self._binding.verb == "GET" else {}
         part: Schema = {"description": "A part of the file.", "content": {bodies.OCTETS: {"schema": _BINARY}}}
-        return {"206": part, "304": {"description": "The file that the client has is this one."}}
+        return {"206": part, **unchanged}
 
     def _events(self) -> Schema:
         payload = payload_field(self._method)
@@ -230,10 +249,12 @@ class _Operation:
 
 
 def _promised(comment: str) -> set[int]:
-    """The HTTP codes of the gRPC codes that a comment lists after `Errors:`, outside the parentheses."""
-    listed = re.sub(r"\([^()]*\)", "", comment.partition("Errors:")[2])
-    names = re.findall(r"[A-Z_]+", listed)
-    codes = {HTTP_CODES[grpc.StatusCode[name]] for name in names if name in grpc.StatusCode.__members__}
+    """The HTTP codes of the gRPC codes that a comment lists after `Errors:`; in parentheses it may say why."""
+    codes = {
+        CODES_OF_REASONS.get(found["reason"], HTTP_CODES[grpc.StatusCode[found["name"]]])
+        for found in _LISTED.finditer(comment.partition("Errors:")[2])
+        if found["name"] in grpc.StatusCode.__members__
+    }
     return codes | set(_RESOURCE_EXHAUSTED) if 429 in codes else codes
 
 

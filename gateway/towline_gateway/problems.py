@@ -33,6 +33,8 @@ HTTP_CODES: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.DATA_LOSS: 500,
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
+CODES_OF_REASONS: dict[str, int] = {"ETAG_MISMATCH": 412}
+"""What a reason says more exactly than its gRPC code."""
 
 # An answer without ErrorInfo did not come from the control plane's own code, but from gRPC or a proxy between.
 _REASONS: dict[grpc.StatusCode, str] = {
@@ -175,6 +177,7 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> Problem:
     if status is grpc.StatusCode.RESOURCE_EXHAUSTED and retry is None and info and info.reason == "LIMIT_EXCEEDED":
         code = 413  # 429 would promise that a repetition may pass
     reason = info.reason if info else _REASONS.get(status, "INTERNAL")
+    code = CODES_OF_REASONS.get(reason, code)
     return Problem(code, status.name, reason, _message(error, info), violations, _headers(code, retry))
 
 

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from starlette.requests import Request
 
-from towline_gateway import bodies, contract, problems
+from towline_gateway import bodies, contract, etags, problems
 from towline_gateway.codec import Json, Violations, decode, parse
 from towline_gateway.codec.decode import is_map
 from towline_gateway.codec.scalars import json_of_text
@@ -24,7 +24,7 @@ _MAX_PARAMETERS = 100
 class Transcoder:
     """Builds the request messages of one binding."""
 
-    __slots__ = ("_binding", "_body_name", "_class", "_has_cursor", "_has_request_id", "_path_fields")
+    __slots__ = ("_binding", "_body_name", "_class", "_has_cursor", "_has_etag", "_has_request_id", "_path_fields")
 
     def __init__(self, binding: Binding) -> None:
         request = binding.method.input_type
@@ -32,6 +32,7 @@ class Transcoder:
         self._class = contract.message_class(request)
         self._path_fields = [(json_path(request, each), field_at(request, each)) for each in binding.template.variables]
         self._body_name = field_at(request, binding.body).json_name if binding.body not in {"", "*"} else ""
+        self._has_etag = etags.has_etag(request)
         self._has_request_id = "request_id" in request.fields_by_name
         self._has_cursor = binding.kind is Kind.STREAM and "cursor" in request.fields_by_name
 
@@ -86,6 +87,12 @@ class Transcoder:
     def _place_headers(self, tree: dict[str, Json], headers: Mapping[str, str], violations: Violations) -> None:
         if self._has_request_id and (key := headers.get("idempotency-key")):
             _place(tree, ("requestId",), key, violations)
+        if self._has_etag and (header := headers.get("if-match", etags.ANY)) != etags.ANY:
+            tag = etags.strong(header)
+            if tag is None:
+                violations.add("If-Match", 'must be one entity tag in double quotes, or "*"')
+            else:
+                _place(tree, (etags.FIELD,), tag, violations)
         if self._has_cursor and (cursor := headers.get("last-event-id")):
             tree["cursor"] = cursor  # newer than the one in the address, which a reconnecting client repeats
 

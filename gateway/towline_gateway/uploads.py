@@ -39,7 +39,7 @@ class UploadEndpoint:
         call = self._call(metadata=Caller.of(request).metadata(), timeout=UPLOAD_SECONDS)
         try:
             await self._send(request, call)
-            return self._answer.response(await call)
+            return self._answer.response(request, await call)
         finally:
             call.cancel()
 

@@ -37,6 +37,7 @@ async def test_create_sends_the_body_and_answers_the_bare_resource() -> None:
             "ownerId": "",
             "currentVersion": 1,
             "pinnedVersionId": "",
+            "etag": "",
         }
         sent = fake.call.request
         assert sent.dag.edges[0].source == "a"

@@ -1,10 +1,12 @@
 """Workflows, versions, pins, and every way to write a DAG wrongly."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from service_rig import DAG, INVALID_ARGUMENT, NOT_FOUND, UPPERCASE, Rig, refusal, serve
+from service_rig import DAG, INVALID_ARGUMENT, NOT_FOUND, UPPERCASE, Refused, Rig, refusal, serve
 
 from towline_controlplane.store import workflows
 from towline_dag.choices import SideEffects
@@ -34,6 +36,57 @@ def test_a_workflow_lives(tmp_path: Path) -> None:
         for name in ("GetWorkflow", "DeleteWorkflow", "ListWorkflowVersions"):
             assert (await refusal(user.call(f"WorkflowService/{name}", workflowId=made.id))).code == NOT_FOUND
         assert not (await user.call("WorkflowService/ListWorkflows")).workflows
+
+    serve(tmp_path, scenario)
+
+
+def test_a_change_is_made_only_to_what_was_seen(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        seen = [(await user.call("WorkflowService/CreateWorkflow", name="w", dag=DAG)).workflow.etag]
+        workflow_id = (await user.call("WorkflowService/ListWorkflows")).workflows[0].id
+
+        async def change(method: str, **fields: Any) -> None:
+            for stale in (*seen[:-1], f"{seen[-1]}x", "x"):
+                refused = await refusal(
+                    user.call(f"WorkflowService/{method}", workflowId=workflow_id, etag=stale, **fields)
+                )
+                assert (refused.code, refused.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
+            await user.call(f"WorkflowService/{method}", workflowId=workflow_id, etag=seen[-1], **fields)
+
+        async def read() -> None:
+            seen.append((await user.call("WorkflowService/GetWorkflow", workflowId=workflow_id)).workflow.etag)
+            assert (await user.call("WorkflowService/ListWorkflows")).workflows[0].etag == seen[-1]
+
+        await read()
+        assert seen[0] == seen.pop()
+        await change("UpdateWorkflow", name="x")
+        await read()
+        await change("UpdateWorkflow", name="w")  # as at first, and yet another state
+        await read()
+        await change("CreateWorkflowVersion", dag=DAG)
+        await read()
+        versions = (await user.call("WorkflowService/ListWorkflowVersions", workflowId=workflow_id)).versions
+        await change("PinWorkflowVersion", versionId=versions[1].id)
+        await read()
+        assert len(set(seen)) == 5
+        await change("DeleteWorkflow")
+
+    serve(tmp_path, scenario)
+
+
+def test_of_racing_changes_of_one_state_one_is_made(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        made = (await user.call("WorkflowService/CreateWorkflow", name="w", dag=DAG)).workflow
+
+        changes = (
+            user.call("WorkflowService/UpdateWorkflow", workflowId=made.id, name=f"w{number}", etag=made.etag)
+            for number in range(8)
+        )
+        answers = await asyncio.gather(*changes, return_exceptions=True)
+        reasons = [each.reason for each in answers if isinstance(each, Refused)]
+        assert reasons == ["ETAG_MISMATCH"] * 7
 
     serve(tmp_path, scenario)
 

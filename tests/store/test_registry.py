@@ -11,6 +11,7 @@ from store_samples import Store, a_plugin, a_plugin_version, a_user, a_version, 
 from towline_controlplane.errors import AlreadyExists, NotFound, PluginVersionExists
 from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import plugins, queues, tables, users, workflows
+from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.plugins import precedence
 
 
@@ -97,6 +98,24 @@ def test_an_update_renames_and_dates_a_workflow(store: Store) -> None:
         name="new", description="better", update_time=store.clock.now
     )
     assert not store.write(workflows.update_workflow, "none", "new", "better")
+
+
+def test_a_locked_workflow_is_changed_by_one_at_a_time(store: Store) -> None:
+    add_workflow(store, name="0")
+
+    def count(tx: Transaction) -> None:
+        row = workflows.lock_workflow(tx, "workflow-1", "owner-1")
+        assert row is not None
+        workflows.update_workflow(tx, row.id, str(int(row.name) + 1), "")
+
+    async def race() -> None:
+        await asyncio.gather(*(store.database.write(count) for _ in range(8)))
+
+    store.runner.run(race())
+    row = store.read(workflows.get_workflow, "workflow-1", None)
+    assert row is not None
+    assert row.name == "8"
+    assert store.write(workflows.lock_workflow, "workflow-1", "owner-2") is None
 
 
 def test_a_deleted_workflow_is_never_seen_again_but_its_versions_stay(store: Store) -> None:

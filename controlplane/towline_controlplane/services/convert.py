@@ -18,6 +18,7 @@ from towline_controlplane.log_status import LogStatus
 from towline_controlplane.registry import Plugin, PluginVersion
 from towline_controlplane.services import evidence_messages
 from towline_controlplane.services.dag_documents import dag_message
+from towline_controlplane.services.etags import etag
 from towline_controlplane.services.log_records import LogRecord
 from towline_controlplane.services.struct_values import wire_object, wire_text, wire_texts
 from towline_controlplane.services.version_documents import policies
@@ -62,6 +63,7 @@ def workflow(row: model.Workflow, dag: str | None = None) -> workflow_pb2.Workfl
         pinned_version_id=row.pinned_version_id or "",
         create_time=timestamp(row.create_time),
         update_time=timestamp(row.update_time),
+        etag=etag(row),
         dag=None if dag is None else dag_message(dag),
         **({} if dag is None else policies(dag)),
     )

@@ -7,7 +7,7 @@ its config fits. What runs later is exactly that (I21).
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Any, Final, TypeAlias, cast
 
 from towline.v1 import workflow_service_pb2 as pb
 from towline_controlplane.engine.graph import compile_dag
@@ -18,6 +18,7 @@ from towline_controlplane.model import PluginRef, Workflow, WorkflowVersion
 from towline_controlplane.services import convert
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse
+from towline_controlplane.services.etags import require_etag
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.services.plugin_choice import choose_plugins
 from towline_controlplane.services.secret_uses import with_node_secrets, wrong_secrets
@@ -28,6 +29,10 @@ from towline_dag.workflows import MAX_DAG_BYTES, wrong_texts
 
 _LIMITS: Final = PageLimits()
 _QUERY: Final = "ListWorkflows"
+
+Change: TypeAlias = (
+    pb.UpdateWorkflowRequest | pb.DeleteWorkflowRequest | pb.CreateWorkflowVersionRequest | pb.PinWorkflowVersionRequest
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +111,12 @@ class WorkflowService:
     async def UpdateWorkflow(self, request: pb.UpdateWorkflowRequest, _context: Context) -> pb.UpdateWorkflowResponse:
         """Changes what is given: name, description, and by a new version the DAG and its policies."""
         owner_id = visible_owner()
-        await self.database.read(lambda tx: _visible(tx, request.workflow_id, owner_id))
+        await self.database.read(lambda tx: require_etag(_visible(tx, request.workflow_id, owner_id), request.etag))
         _check_texts(request.name if request.HasField("name") else None, request.description)
         dag = await self._changed(request) if asks_for_version(request) else None
 
         def update(tx: Transaction) -> tuple[Workflow, str]:
-            row = _visible(tx, request.workflow_id, owner_id)
+            row = _to_change(tx, request, owner_id)
             name = request.name if request.HasField("name") else row.name
             description = request.description if request.HasField("description") else row.description
             workflows.update_workflow(tx, row.id, name, description)
@@ -128,7 +133,7 @@ class WorkflowService:
         owner_id = visible_owner()
 
         def delete(tx: Transaction) -> None:
-            workflows.delete_workflow(tx, _visible(tx, request.workflow_id, owner_id).id)
+            workflows.delete_workflow(tx, _to_change(tx, request, owner_id).id)
 
         await self.database.write(delete)
         return pb.DeleteWorkflowResponse()
@@ -142,7 +147,7 @@ class WorkflowService:
         dag = await self._checked(request, workflow.owner_id)
 
         def insert(tx: Transaction) -> WorkflowVersion:
-            return _insert_version(tx, dag, _visible(tx, request.workflow_id, owner_id).id)
+            return _insert_version(tx, dag, _to_change(tx, request, owner_id).id)
 
         version = await self.database.write(insert)
         return pb.CreateWorkflowVersionResponse(version=await asyncio.to_thread(convert.workflow_version, version))
@@ -178,7 +183,7 @@ class WorkflowService:
         owner_id = visible_owner()
 
         def pin(tx: Transaction) -> tuple[Workflow, str]:
-            row = _visible(tx, request.workflow_id, owner_id)
+            row = _to_change(tx, request, owner_id)
             pinned = workflows.pin_version(tx, row.id, request.version_id)
             found(pinned or None, "version", request.version_id)
             row = _visible(tx, row.id, owner_id)
@@ -226,6 +231,13 @@ def _check_document(tx: Transaction, document: dict[str, Any], owner_id: str) ->
 
 def _visible(tx: Transaction, workflow_id: str, owner_id: str | None) -> Workflow:
     return found(workflows.get_workflow(tx, workflow_id, owner_id), "workflow", workflow_id)
+
+
+def _to_change(tx: Transaction, request: Change, owner_id: str | None) -> Workflow:
+    """The workflow, locked, in the state that the request wants it in."""
+    row = found(workflows.lock_workflow(tx, request.workflow_id, owner_id), "workflow", request.workflow_id)
+    require_etag(row, request.etag)
+    return row
 
 
 def _insert_version(tx: Transaction, dag: CheckedDag, workflow_id: str) -> WorkflowVersion:

@@ -43,6 +43,12 @@ def get_workflow(tx: Transaction, workflow_id: str, owner_id: str | None) -> Wor
     return WORKFLOW.first(tx.connection, _living(owner_id).where(tables.workflows.c.id == workflow_id))
 
 
+def lock_workflow(tx: Transaction, workflow_id: str, owner_id: str | None) -> Workflow | None:
+    """The same, locked: nobody else changes the workflow until the transaction ends."""
+    query = _living(owner_id).where(tables.workflows.c.id == workflow_id)
+    return WORKFLOW.first(tx.connection, query.with_for_update(key_share=True))
+
+
 def list_workflows(tx: Transaction, owner_id: str | None, after: tuple[int, str] | None, limit: int) -> list[Workflow]:
     """Returns workflows, newest first, from behind `after` (create time and id of the last one seen)."""
     workflows = tables.workflows.c
