@@ -219,7 +219,7 @@ class _Operation:
         if self._binding.kind is Kind.DOWNLOAD:
             return {"description": "The file.", "content": {bodies.OCTETS: {"schema": _BINARY}}}
         schema = self._schemas.of_field(field_at(answer, name)) if name else self._schemas.of_message(answer)
-        tag = {"headers": {"ETag": _ETAG}} if self._is_tagged else {}
+        tag: Schema = {"headers": {"ETag": _ETAG}} if self._is_tagged else {}
         return {"description": phrase, **tag, "content": {bodies.JSON: {"schema": schema}}}
 
     def _resource(self) -> Descriptor | None:

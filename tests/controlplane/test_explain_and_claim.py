@@ -17,7 +17,7 @@ from towline_controlplane.model import AgentRecord, RunState
 from towline_controlplane.rooms import Claim
 from towline_controlplane.saving import Saving
 from towline_controlplane.services.explanations import situation_of
-from towline_controlplane.store import agents, runs
+from towline_controlplane.store import agents, run_lists, runs
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.views import Views
@@ -51,7 +51,7 @@ async def said(rig: Rig, agent_id: str) -> set[tuple[str, str]]:
 
     def read(tx: Transaction) -> set[tuple[str, str]]:
         found: set[tuple[str, str]] = set()
-        for run in runs.list_runs(tx, runs.RunFilter(), None, 100):
+        for run in run_lists.list_runs(tx, run_lists.RunFilter(), None, 100):
             for step in runs.list_steps(tx, run.id, -1, 100):
                 verdicts = explain(situation_of(tx, run, step)).agents
                 if any(each.may_take for each in verdicts if each.agent.id == agent_id):

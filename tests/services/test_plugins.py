@@ -92,7 +92,8 @@ def test_a_pushed_plugin_is_stored_listed_and_run_by_its_digest(tmp_path: Path) 
             assert (await user.call("PluginService/GetPlugin", pluginId=reference)).plugin == plugin
         node = {"id": "a", "type": "hello", "config": {"who": "you"}}
         await user.call("WorkflowService/CreateWorkflow", name="w", dag={"nodes": [node]})
-        newest = (await rig.database.read(lambda tx: workflows.list_workflows(tx, None, None, 1)))[0]
+        every = workflows.WorkflowFilter()
+        newest = (await rig.database.read(lambda tx: workflows.list_workflows(tx, every, None, 1)))[0]
         version = await rig.database.read(lambda tx: workflows.get_version(tx, newest.current_version_id))
         assert version is not None
         ref = version.plugins["a"]

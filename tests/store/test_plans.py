@@ -9,11 +9,13 @@ import pytest
 from sqlalchemy import event
 from store_samples import Store, a_run, a_step, add_agent, add_run
 
-from towline_controlplane.model import StepState
-from towline_controlplane.store import agents, leases, logs, plugins, runs, users, workflows
+from towline_controlplane.model import RunState, StepState
+from towline_controlplane.store import agents, leases, logs, plugins, run_lists, runs, users, workflows
 from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.keysets import Order
 from towline_controlplane.store.logs import LogAppend, LogPosition
-from towline_controlplane.store.runs import RunFilter
+from towline_controlplane.store.run_lists import BY_END, RunFilter
+from towline_controlplane.store.workflows import WorkflowFilter
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -22,6 +24,7 @@ Query = Callable[[Transaction], object]
 RUN = "runs (id=?)"
 STEP = "steps (run_id=? AND node_id=?)"
 INPUT = "run_inputs (run_id=?)"
+OPEN = frozenset({RunState.PENDING, RunState.RUNNING})
 HELD = "attempts attempts_open (agent_id=?)"
 
 PLANS: dict[str, tuple[Query, list[str]]] = {
@@ -37,12 +40,40 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "save_changes": (lambda tx: runs.save_changes(tx, [a_run()], [a_step()]), [RUN, STEP]),
     "get_run": (lambda tx: runs.get_run(tx, "r", "o"), [RUN, INPUT]),
     "list_runs": (
-        lambda tx: runs.list_runs(tx, RunFilter(), (1, "a"), 9),
+        lambda tx: run_lists.list_runs(tx, RunFilter(), (1, "a"), 9),
         ["runs runs_by_time ((create_time,id)<(?,?))", INPUT],
     ),
     "list_runs of an owner": (
-        lambda tx: runs.list_runs(tx, RunFilter(owner_id="o"), (1, "a"), 9),
+        lambda tx: run_lists.list_runs(tx, RunFilter(owner_id="o"), (1, "a"), 9),
         ["runs runs_by_owner (owner_id=? AND (create_time,id)<(?,?))", INPUT],
+    ),
+    "list_runs of a workflow": (
+        lambda tx: run_lists.list_runs(tx, RunFilter(workflow_id="w"), (1, "a"), 9),
+        ["runs runs_by_workflow (workflow_id=? AND (create_time,id)<(?,?))", INPUT],
+    ),
+    "list_runs that are open": (
+        lambda tx: run_lists.list_runs(tx, RunFilter(states=OPEN), (1, "a"), 9),
+        ["runs runs_open_by_time ((create_time,id)<(?,?))", INPUT],
+    ),
+    "list_runs that are open, of an owner": (
+        lambda tx: run_lists.list_runs(tx, RunFilter("o", states=OPEN), (1, "a"), 9),
+        ["runs runs_open_by_owner (owner_id=? AND (create_time,id)<(?,?))", INPUT],
+    ),
+    "list_runs with a label, the oldest first": (
+        lambda tx: run_lists.list_runs(tx, RunFilter("o", labels={"a": "b"}), (1, "a"), 9, Order("create_time")),
+        ["runs runs_by_owner (owner_id=? AND (create_time,id)>(?,?))", INPUT],
+    ),
+    "list_runs of some time": (
+        lambda tx: run_lists.list_runs(tx, RunFilter(created_after=1, created_before=9), None, 9),
+        ["runs runs_by_time (create_time>? AND create_time<?)", INPUT],
+    ),
+    "list_runs by their end": (
+        lambda tx: run_lists.list_runs(tx, RunFilter(), (1, "a"), 9, Order(BY_END)),
+        ["runs runs_ended_by_time ((end_time,id)>(?,?))", INPUT],
+    ),
+    "list_runs by their end, of an owner": (
+        lambda tx: run_lists.list_runs(tx, RunFilter("o"), (1, "a"), 9, Order(BY_END, descending=True)),
+        ["runs runs_ended_by_owner (owner_id=? AND end_time>? AND (end_time,id)<(?,?))", INPUT],
     ),
     "list_steps": (lambda tx: runs.list_steps(tx, "r", 1, 9), ["steps (run_id=? AND position>?)"]),
     "get_step": (lambda tx: runs.get_step(tx, "r", "a"), [STEP]),
@@ -69,12 +100,28 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "list_agents": (lambda tx: agents.list_agents(tx, "a", 9), ["agents (name>?)", HELD, STEP, HELD, STEP]),
     "find_by_email": (lambda tx: users.find_by_email(tx, "e"), ["users (email=?)"]),
     "list_workflows": (
-        lambda tx: workflows.list_workflows(tx, None, (1, "a"), 9),
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter(), (1, "a"), 9),
         ["workflows workflows_by_time ((create_time,id)<(?,?))"],
     ),
     "list_workflows of an owner": (
-        lambda tx: workflows.list_workflows(tx, "o", (1, "a"), 9),
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter("o"), (1, "a"), 9),
         ["workflows workflows_by_owner (owner_id=? AND (create_time,id)<(?,?))"],
+    ),
+    "list_workflows by name": (
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter(name_prefix="a"), None, 9, Order("name")),
+        ["workflows workflows_by_name (name>? AND name<?)"],
+    ),
+    "list_workflows by name, of an owner": (
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter("o"), ("a", "b"), 9, Order("name", descending=True)),
+        ["workflows workflows_by_owner_name (owner_id=? AND (name,id)<(?,?))"],
+    ),
+    "list_workflows by change": (
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter(), (1, "a"), 9, Order("update_time")),
+        ["workflows workflows_by_change ((update_time,id)>(?,?))"],
+    ),
+    "list_workflows by change, of an owner": (
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter("o"), (1, "a"), 9, Order("update_time")),
+        ["workflows workflows_by_owner_change (owner_id=? AND (update_time,id)>(?,?))"],
     ),
     "list_versions": (
         lambda tx: workflows.list_versions(tx, "w", 3, 9),
@@ -104,7 +151,7 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
 }
 
 ALIASES = {"r": "runs", "i": "run_inputs", "s": "steps", "a": "attempts", "l": "attempt_logs"}
-HARMLESS = ("SCAN json_each", "LIST SUBQUERY", "CORRELATED SCALAR SUBQUERY")
+HARMLESS = ("SCAN json_each", "SCAN wanted", "SCAN own", "LIST SUBQUERY", "CORRELATED SCALAR SUBQUERY")
 
 
 class Spy:

@@ -16,7 +16,7 @@ from store_samples import a_step, add_run
 from towline_controlplane.errors import Unavailable
 from towline_controlplane.model import StepState
 from towline_controlplane.requirements import Requirements
-from towline_controlplane.store import leases, queues, runs
+from towline_controlplane.store import leases, queues, run_lists, runs
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.postgres import PostgresBackend
 from towline_migrations import upgrade
@@ -315,7 +315,7 @@ def test_completers_and_claimers_in_any_order_never_deadlock(postgres_url: str, 
                     await database.write(claim)
 
             await asyncio.gather(*(work(d, mine) for d, mine in zip(databases, batches, strict=True)))
-            found = await databases[0].read(lambda tx: runs.list_runs(tx, runs.RunFilter(), None, 100))
+            found = await databases[0].read(lambda tx: run_lists.list_runs(tx, run_lists.RunFilter(), None, 100))
             assert sum(run.event_count for run in found) == 4 * 25 * 5
 
     asyncio.run(scenario())

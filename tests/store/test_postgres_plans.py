@@ -9,17 +9,20 @@ from typing import Any
 import pytest
 from postgres_server import SharedPostgres
 from sqlalchemy import event
-from store_samples import a_run, a_step, an_attempt
+from store_samples import a_run, a_step, a_version, a_workflow, an_attempt
 
-from towline_controlplane.model import AttemptState, StepState
-from towline_controlplane.store import leases, runs
+from towline_controlplane.model import AttemptState, RunState, StepState
+from towline_controlplane.store import leases, run_lists, runs, workflows
 from towline_controlplane.store.database import Database, Transaction
+from towline_controlplane.store.keysets import Order
 from towline_controlplane.store.postgres import Driver
-from towline_controlplane.store.runs import RunFilter
+from towline_controlplane.store.run_lists import BY_END, RunFilter
+from towline_controlplane.store.workflows import WorkflowFilter
 
 Query = Callable[[Transaction], object]
 
 STEP = ("run-7", "n7")
+OPEN = frozenset({RunState.PENDING, RunState.RUNNING})
 BY_WRITERS: dict[str, tuple[Query, set[str]]] = {
     "lock_runs": (lambda tx: runs.lock_runs(tx, ["run-7"]), {"runs_pk"}),
     "load_runs": (lambda tx: runs.load_runs(tx, ["run-7"]), {"runs_pk", "run_inputs_pk"}),
@@ -38,7 +41,31 @@ BY_READERS: dict[str, tuple[Query, set[str]]] = {
     "expired_offers": (lambda tx: leases.expired_offers(tx, 9), {"attempts_offered", "steps_pk"}),
     "open_leases": (lambda tx: leases.open_leases(tx, "agent-7"), {"attempts_open", "steps_pk", "runs_pk"}),
     "get_run": (lambda tx: runs.get_run(tx, "run-7", None), {"runs_pk", "run_inputs_pk"}),
-    "list_runs": (lambda tx: runs.list_runs(tx, RunFilter(), (1_000, "run-7"), 9), {"runs_by_time"}),
+    "list_runs": (lambda tx: run_lists.list_runs(tx, RunFilter(), (1_000, "run-7"), 9), {"runs_by_time"}),
+    "list_runs that are open": (
+        lambda tx: run_lists.list_runs(tx, RunFilter("owner-1", states=OPEN), (1_000, "run-7"), 9),
+        {"runs_open_by_owner"},
+    ),
+    "list_runs with a label": (
+        lambda tx: run_lists.list_runs(tx, RunFilter(labels={"a": "b"}), (1_000, "run-7"), 9, Order("create_time")),
+        {"runs_by_time"},
+    ),
+    "list_runs by their end": (
+        lambda tx: run_lists.list_runs(tx, RunFilter("owner-1"), (1, "run-7"), 9, Order(BY_END)),
+        {"runs_ended_by_owner"},
+    ),
+    "list_runs by their end, of all": (
+        lambda tx: run_lists.list_runs(tx, RunFilter(), (1_000, "run-7"), 9, Order(BY_END, descending=True)),
+        {"runs_ended_by_time"},
+    ),
+    "list_workflows by name": (
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter("owner-1", "a"), ("a", "b"), 9, Order("name")),
+        {"workflows_by_owner_name"},
+    ),
+    "list_workflows by change": (
+        lambda tx: workflows.list_workflows(tx, WorkflowFilter(), (1, "b"), 9, Order("update_time")),
+        {"workflows_by_change"},
+    ),
     "list_steps": (lambda tx: runs.list_steps(tx, "run-7", 3, 9), set()),
     "list_events": (lambda tx: runs.list_events(tx, "run-7", 1, 9), set()),
 }
@@ -87,8 +114,16 @@ def fill(tx: Transaction) -> None:
         for n, s in enumerate(steps)
         if s.attempt
     ]
-    runs.insert_runs(tx, [a_run(f"run-{n}", create_time=n) for n in numbers], steps, ())
+    owned = [a_run(f"run-{n}", create_time=n, owner_id=f"owner-{n % 9}", **_run_kind(n)) for n in numbers]
+    runs.insert_runs(tx, owned, steps, ())
     runs.save_changes(tx, attempts=attempts)
+    for n in range(900):
+        workflow = a_workflow(f"w{n}", owner_id=f"owner-{n % 9}", name=f"{'ab'[n % 2]}{n}", update_time=n)
+        workflows.insert_workflow(tx, workflow, a_version(workflow.id))
+
+
+def _run_kind(n: int) -> dict[str, Any]:
+    return {"state": RunState.SUCCEEDED, "end_time": n + 1} if n % 2 else {}
 
 
 def _kind(run: int, n: int) -> dict[str, Any]:

@@ -12,7 +12,9 @@ from towline_controlplane.errors import AlreadyExists, NotFound, PluginVersionEx
 from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import plugins, queues, tables, users, workflows
 from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.keysets import Order, Place
 from towline_controlplane.store.plugins import precedence
+from towline_controlplane.store.workflows import WorkflowFilter
 
 
 def add_workflow(store: Store, workflow_id: str = "workflow-1", **fields: object) -> None:
@@ -77,18 +79,38 @@ def test_a_workflow_is_seen_by_its_owner_and_by_admins(store: Store) -> None:
     add_workflow(store)
     assert store.read(workflows.get_workflow, "workflow-1", "owner-1") == a_workflow()
     assert store.read(workflows.get_workflow, "workflow-1", "owner-2") is None
-    assert store.read(workflows.list_workflows, "owner-2", None, 10) == []
+    assert store.read(workflows.list_workflows, WorkflowFilter("owner-2"), None, 10) == []
 
 
 def test_workflows_are_listed_newest_first_page_by_page(store: Store) -> None:
     for name, create_time in {"a": 5, "b": 7, "c": 5, "d": 6}.items():
         add_workflow(store, name, create_time=create_time)
     add_workflow(store, "other", owner_id="owner-2", create_time=9)
-    first = store.read(workflows.list_workflows, "owner-1", None, 3)
+    first = store.read(workflows.list_workflows, WorkflowFilter("owner-1"), None, 3)
     assert [workflow.id for workflow in first] == ["b", "d", "c"]
-    rest = store.read(workflows.list_workflows, "owner-1", (5, "c"), 3)
+    rest = store.read(workflows.list_workflows, WorkflowFilter("owner-1"), (5, "c"), 3)
     assert [workflow.id for workflow in rest] == ["a"]
-    assert len(store.read(workflows.list_workflows, None, None, 10)) == 5
+    assert len(store.read(workflows.list_workflows, WorkflowFilter(), None, 10)) == 5
+
+
+NAMES = ("b", "B", "", "ba", "ab", "b\U0010ffff", "c", "bé", "\U0010ffff\U0010ffff", "b")
+
+
+@pytest.mark.parametrize("column", ["name", "create_time", "update_time"])
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("prefix", ["", "b", "b\U0010ffff", "\U0010ffff", "\ud7ff", "z"])
+def test_workflows_are_listed_in_any_order_by_a_prefix(
+    store: Store, column: str, descending: bool, prefix: str
+) -> None:
+    for number, name in enumerate(NAMES):
+        add_workflow(store, f"w{number}", name=name, create_time=number % 3, update_time=number % 4)
+    order, after, seen = Order(column, descending), None, list[Place]()
+    while page := store.read(workflows.list_workflows, WorkflowFilter(name_prefix=prefix), after, 2, order):
+        seen += [order.place(row) for row in page]
+        after = seen[-1]
+    everything = store.read(workflows.list_workflows, WorkflowFilter(), None, 100)
+    expected = [order.place(row) for row in everything if row.name.startswith(prefix)]
+    assert seen == sorted(expected, key=lambda place: (str(place[0]).encode(), place[1]), reverse=descending)
 
 
 def test_an_update_renames_and_dates_a_workflow(store: Store) -> None:
@@ -123,7 +145,7 @@ def test_a_deleted_workflow_is_never_seen_again_but_its_versions_stay(store: Sto
     assert store.write(workflows.delete_workflow, "workflow-1")
     assert not store.write(workflows.delete_workflow, "workflow-1")
     assert store.read(workflows.get_workflow, "workflow-1", None) is None
-    assert store.read(workflows.list_workflows, None, None, 10) == []
+    assert store.read(workflows.list_workflows, WorkflowFilter(), None, 10) == []
     assert not store.write(workflows.update_workflow, "workflow-1", "new", "")
     assert not store.write(workflows.pin_version, "workflow-1", "workflow-1-version-1")
     with pytest.raises(NotFound):

@@ -6,10 +6,10 @@ from store_samples import Store, a_step, add_run, an_attempt
 
 from towline_controlplane.errors import Unavailable
 from towline_controlplane.model import RunState, StepState
-from towline_controlplane.store import logs, released_blobs, retention, runs, tables
+from towline_controlplane.store import logs, released_blobs, retention, run_lists, runs, tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.logs import LogAppend
-from towline_controlplane.store.runs import RunFilter
+from towline_controlplane.store.run_lists import RunFilter
 
 DIGEST = "0" * 64
 
@@ -54,7 +54,7 @@ def test_the_oldest_runs_go_first_and_open_ones_never(store: Store) -> None:
     for number in range(4):
         add_ended(store, f"run-{number}", 1_000 + number)
     assert store.write(retention.hide_ended_runs, 1_003, 2) == 2
-    found = store.read(runs.list_runs, RunFilter(), None, 10)
+    found = store.read(run_lists.list_runs, RunFilter(), None, 10)
     assert {run.id for run in found} == {"open", "run-2", "run-3"}
     assert store.write(retention.hide_ended_runs, 1_003, 2) == 1
     assert store.write(retention.hide_ended_runs, 1_003, 2) == 0
@@ -65,7 +65,7 @@ def test_a_hidden_run_is_seen_by_nobody(store: Store) -> None:
     store.write(retention.hide_runs, ["run-1"])
     assert store.read(runs.get_run, "run-1", None) is None
     assert store.write(runs.lock_runs, ["run-1"]) == {}
-    assert store.read(runs.list_runs, RunFilter(), None, 10) == []
+    assert store.read(run_lists.list_runs, RunFilter(), None, 10) == []
 
 
 def test_an_open_run_cannot_be_hidden(store: Store) -> None:

@@ -16,9 +16,10 @@ from towline_controlplane.model import (
     StepState,
     Usage,
 )
-from towline_controlplane.store import runs
+from towline_controlplane.store import run_lists, runs
 from towline_controlplane.store.database import Transaction
-from towline_controlplane.store.runs import Request, RowMissing, RunFilter
+from towline_controlplane.store.run_lists import RunFilter
+from towline_controlplane.store.runs import Request, RowMissing
 
 FAILURE = Failure(FailureClass.TRANSIENT, "TIMEOUT", "took too long", "30 s of 30 s")
 
@@ -290,36 +291,6 @@ def test_a_run_is_seen_by_its_owner_and_by_admins(store: Store) -> None:
     assert store.read(runs.get_run, "none", None) is None
 
 
-def test_runs_are_listed_newest_first_page_by_page(store: Store) -> None:
-    times = {"run-a": 5, "run-b": 7, "run-c": 5, "run-d": 6, "run-e": 5}
-    for run_id, create_time in times.items():
-        store.write(add_run, run_id, create_time=create_time)
-    seen: list[str] = []
-    after = None
-    while page := store.read(runs.list_runs, RunFilter(), after, 2):
-        assert len(page) <= 2
-        seen += [run.id for run in page]
-        after = (page[-1].create_time, page[-1].id)
-    assert seen == ["run-b", "run-d", "run-e", "run-c", "run-a"]
-
-
-def test_lists_of_runs_are_narrowed_by_owner_workflow_and_state(store: Store) -> None:
-    store.write(add_run, "run-1")
-    store.write(add_run, "run-2", owner_id="owner-2")
-    store.write(add_run, "run-3", workflow_id="workflow-2")
-    store.write(add_run, "run-4", state=RunState.PAUSED)
-
-    def ids(narrow: RunFilter) -> list[str]:
-        return sorted(run.id for run in store.read(runs.list_runs, narrow, None, 10))
-
-    assert ids(RunFilter()) == ["run-1", "run-2", "run-3", "run-4"]
-    assert ids(RunFilter(owner_id="owner-1")) == ["run-1", "run-3", "run-4"]
-    assert ids(RunFilter(workflow_id="workflow-2")) == ["run-3"]
-    assert ids(RunFilter(state=RunState.PAUSED)) == ["run-4"]
-    assert ids(RunFilter("owner-1", "workflow-1", RunState.RUNNING)) == ["run-1"]
-    assert ids(RunFilter("owner-2", "workflow-2")) == []
-
-
 def test_steps_are_listed_in_the_order_of_the_dag_page_by_page(store: Store) -> None:
     steps = tuple(a_step(node_id=node) for node in "dbeca")
     store.write(add_run, steps=steps)
@@ -386,4 +357,4 @@ def test_of_racing_requests_with_one_key_one_starts_a_run(store: Store) -> None:
 
     answers = set(store.runner.run(scenario()))
     assert len(answers) == 1
-    assert {run.id for run in store.read(runs.list_runs, RunFilter(), None, 100)} == answers
+    assert {run.id for run in store.read(run_lists.list_runs, RunFilter(), None, 100)} == answers

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar, cast
 
+from google.protobuf.message import Message
+
 from towline_controlplane.errors import InvalidArgument
 
 PAGE_BYTES: Final = 2 << 20
@@ -44,6 +46,16 @@ def page_size(requested: int, limits: PageLimits) -> int:
     if requested < 0:
         raise InvalidArgument.of("pageSize", "must not be negative")
     return min(requested or limits.default, limits.maximum)
+
+
+def query_of(request: Message) -> tuple[str, str]:
+    """Returns what a token of a list is bound to: all that the request says but for the page."""
+    query = type(request)()
+    query.CopyFrom(request)
+    for field in ("page_size", "page_token"):
+        query.ClearField(field)
+    octets = query.SerializeToString(deterministic=True)
+    return request.DESCRIPTOR.full_name, base64.b64encode(octets).decode()
 
 
 def gather(

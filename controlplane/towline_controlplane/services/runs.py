@@ -17,7 +17,7 @@ from towline_controlplane.engine.explain import explain
 from towline_controlplane.engine.handout import execution_key
 from towline_controlplane.errors import InvalidArgument, LimitExceeded, NotFound, Unavailable, Violation
 from towline_controlplane.json_values import MAX_BYTES, canonical_text, to_text
-from towline_controlplane.model import Output, Run, RunState, Step, WorkflowVersion
+from towline_controlplane.model import Output, Run, Step, WorkflowVersion
 from towline_controlplane.orchestrator import RunStart
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.services import convert
@@ -25,14 +25,16 @@ from towline_controlplane.services.agent_messages import MAX_OUTPUT_BYTES
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse, wrong_labels, wrong_text
 from towline_controlplane.services.explanations import explanation_message, situation_of
+from towline_controlplane.services.list_queries import RUN_ORDERS, key_shape, order_of, run_filter
 from towline_controlplane.services.log_streams import LogStreams, statuses
 from towline_controlplane.services.outlines import Outline, Outlines
-from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
+from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size, query_of
 from towline_controlplane.services.run_artifacts import RunArtifacts
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.struct_values import plain, wire_text
-from towline_controlplane.store import runs, workflows
+from towline_controlplane.store import run_lists, runs, workflows
 from towline_controlplane.store.database import Database, Transaction
+from towline_controlplane.store.keysets import Place
 from towline_dag.choices import SandboxLevel
 from towline_dag.json_bounds import violations
 from towline_dag.schemas import wrong_input
@@ -109,16 +111,15 @@ class RunService:
         return pb.StartRunResponse(run=convert.run(run))
 
     async def ListRuns(self, request: pb.ListRunsRequest, _context: Context) -> pb.ListRunsResponse:
-        """Lists runs, newest first, without their outputs."""
-        size = page_size(request.page_size, _RUN_LIMITS)
-        narrow = runs.RunFilter(visible_owner(), request.workflow_id or None, _state(request.state))
-        query = ("ListRuns", request.workflow_id, request.state)
-        after = decode_token(request.page_token, (int, str), *query)
+        """Lists runs, without their outputs."""
+        size, order = page_size(request.page_size, _RUN_LIMITS), order_of(RUN_ORDERS, request.order_by)
+        narrow, query = run_filter(request, visible_owner()), query_of(request)
+        after = decode_token(request.page_token, key_shape(order), *query)
 
         def read(tx: Transaction) -> pb.ListRunsResponse:
             page = gather(
-                lambda key, limit: runs.list_runs(tx, narrow, cast("tuple[int, str] | None", key), limit),
-                lambda row: (row.create_time, row.id),
+                lambda key, limit: run_lists.list_runs(tx, narrow, cast("Place | None", key), limit, order),
+                order.place,
                 after,
                 size,
                 lambda row: len(row.input) + len(row.output or ""),
@@ -289,12 +290,3 @@ def _digest(request: pb.StartRunRequest, value: object) -> str:
     """Tells requests with the same idempotency key apart: SHA-256 of all that they ask for."""
     asked = [request.workflow_id, request.version_id, value, request.priority, dict(request.labels)]
     return hashlib.sha256(canonical_text(asked).encode()).hexdigest()
-
-
-def _state(number: int) -> RunState | None:
-    if number == run_pb2.Run.STATE_UNSPECIFIED:
-        return None
-    known = run_pb2.Run.State.DESCRIPTOR.values_by_number.get(number)
-    if known is None:
-        raise InvalidArgument.of("state", f"has the unknown value {number}")
-    return RunState(known.name)

@@ -19,16 +19,17 @@ from towline_controlplane.services import convert
 from towline_controlplane.services.callers import Context, current_user, visible_owner
 from towline_controlplane.services.checks import found, refuse
 from towline_controlplane.services.etags import require_etag
-from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
+from towline_controlplane.services.list_queries import WORKFLOW_ORDERS, key_shape, order_of, workflow_filter
+from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size, query_of
 from towline_controlplane.services.plugin_choice import choose_plugins
 from towline_controlplane.services.secret_uses import with_node_secrets, wrong_secrets
 from towline_controlplane.services.version_documents import Policied, asks_for_version, version_document
 from towline_controlplane.store import workflows
 from towline_controlplane.store.database import Database, Transaction
+from towline_controlplane.store.keysets import Place
 from towline_dag.workflows import MAX_DAG_BYTES, wrong_texts
 
 _LIMITS: Final = PageLimits()
-_QUERY: Final = "ListWorkflows"
 
 Change: TypeAlias = (
     pb.UpdateWorkflowRequest | pb.DeleteWorkflowRequest | pb.CreateWorkflowVersionRequest | pb.PinWorkflowVersionRequest
@@ -79,21 +80,22 @@ class WorkflowService:
         return pb.CreateWorkflowResponse(workflow=await asyncio.to_thread(convert.workflow, row, dag.text))
 
     async def ListWorkflows(self, request: pb.ListWorkflowsRequest, _context: Context) -> pb.ListWorkflowsResponse:
-        """Lists workflows, newest first, without their DAGs."""
-        owner_id, size = visible_owner(), page_size(request.page_size, _LIMITS)
-        after = decode_token(request.page_token, (int, str), _QUERY)
+        """Lists workflows, without their DAGs."""
+        size, order = page_size(request.page_size, _LIMITS), order_of(WORKFLOW_ORDERS, request.order_by)
+        narrow, query = workflow_filter(request, visible_owner()), query_of(request)
+        after = decode_token(request.page_token, key_shape(order), *query)
 
         def read(tx: Transaction) -> pb.ListWorkflowsResponse:
             page = gather(
-                lambda key, limit: workflows.list_workflows(tx, owner_id, cast("tuple[int, str] | None", key), limit),
-                lambda row: (row.create_time, row.id),
+                lambda key, limit: workflows.list_workflows(tx, narrow, cast("Place | None", key), limit, order),
+                order.place,
                 after,
                 size,
                 lambda row: len(row.description),
             )
             return pb.ListWorkflowsResponse(
                 workflows=[convert.workflow(row) for row in page.rows],
-                next_page_token=encode_token(page.next_key, _QUERY),
+                next_page_token=encode_token(page.next_key, *query),
             )
 
         return await self.database.read(read)

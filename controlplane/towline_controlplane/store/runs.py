@@ -1,12 +1,12 @@
-"""Runs with their steps, attempts and history: loaded by key, saved many at a time, listed page by page."""
+"""Runs with their steps, attempts and history: loaded by key, saved many at a time. Lists of runs: `run_lists`."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy import Select, or_, select, text, tuple_
+from sqlalchemy import Select, or_, select, text
 
-from towline_controlplane.model import Attempt, Event, Output, Run, RunState, Step
+from towline_controlplane.model import Attempt, Event, Output, Run, Step
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.rows import ATTEMPT, EVENT, RUN, STEP
@@ -105,15 +105,6 @@ NOTHING_KNOWN = Stored()
 
 class RowMissing(Exception):
     """A row to change is not there, or is an attempt that has ended: a defect of the caller."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """What a list of runs is narrowed to; None means all."""
-
-    owner_id: str | None = None
-    workflow_id: str | None = None
-    state: RunState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,17 +224,7 @@ def _split(rows: Mapping[K, T], stored: Mapping[K, T]) -> tuple[list[tuple[T, T]
 
 def get_run(tx: Transaction, run_id: str, owner_id: str | None) -> Run | None:
     """Returns a run if it is the owner's; owner None sees all."""
-    query = _runs(RunFilter(owner_id=owner_id)).where(tables.runs.c.id == run_id)
-    return RUN.first(tx.connection, query)
-
-
-def list_runs(tx: Transaction, narrow: RunFilter, after: tuple[int, str] | None, limit: int) -> list[Run]:
-    """Returns runs, newest first, from behind `after` (create time and id of the last one seen)."""
-    runs = tables.runs.c
-    query = _runs(narrow).order_by(runs.create_time.desc(), runs.id.desc()).limit(limit)
-    if after is not None:
-        query = query.where(tuple_(runs.create_time, runs.id) < after)
-    return RUN.all(tx.connection, query)
+    return RUN.first(tx.connection, visible_runs(owner_id).where(tables.runs.c.id == run_id))
 
 
 def list_steps(tx: Transaction, run_id: str, after_position: int, limit: int) -> list[Step]:
@@ -295,17 +276,12 @@ def remember_requests(tx: Transaction, requests: Iterable[Request]) -> dict[Requ
     return {row[:2]: Request(*row) for row in tx.fetch(_LOAD_REQUESTS, as_json(first))}
 
 
-def _runs(narrow: RunFilter) -> Select[Any]:
+def visible_runs(owner_id: str | None) -> Select[Any]:
+    """The query for the runs that an owner sees, None for all; one that is being deleted has ended at 0."""
     runs, inputs = tables.runs, tables.run_inputs
-    wanted = {
-        runs.c.owner_id: narrow.owner_id,
-        runs.c.workflow_id: narrow.workflow_id,
-        runs.c.state: narrow.state and narrow.state.value,
-    }
     query = select(*RUN.columns(runs, inputs)).select_from(runs.join(inputs))
-    # A run that is being deleted has ended at 0.
     query = query.where(or_(runs.c.end_time.is_(None), runs.c.end_time > 0))
-    return query.where(*(column == value for column, value in wanted.items() if value is not None))
+    return query if owner_id is None else query.where(runs.c.owner_id == owner_id)
 
 
 def _steps(run_id: str) -> Select[Any]:

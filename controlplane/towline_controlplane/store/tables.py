@@ -28,6 +28,7 @@ DELAYED = f"{CLAIMABLE} AND not_before > 0"
 QUEUE_TIMED = f"{CLAIMABLE} AND queue_deadline > 0"
 OFFERED = "state = 'OFFERED'"
 UNADMITTED = "end_time IS NULL AND NOT admitted"
+RUN_OPEN = "end_time IS NULL"
 RUN_TIMED = "end_time IS NULL AND deadline IS NOT NULL"
 """Of the partial indexes: a query uses one only if it says the very same."""
 
@@ -68,6 +69,12 @@ workflows = Table(
 # list_workflows of a user, and of all
 partial("workflows_by_owner", [workflows.c.owner_id, workflows.c.create_time, workflows.c.id], "delete_time IS NULL")
 partial("workflows_by_time", [workflows.c.create_time, workflows.c.id], "delete_time IS NULL")
+partial("workflows_by_owner_name", [workflows.c.owner_id, workflows.c.name, workflows.c.id], "delete_time IS NULL")
+partial("workflows_by_name", [workflows.c.name, workflows.c.id], "delete_time IS NULL")
+partial(
+    "workflows_by_owner_change", [workflows.c.owner_id, workflows.c.update_time, workflows.c.id], "delete_time IS NULL"
+)
+partial("workflows_by_change", [workflows.c.update_time, workflows.c.id], "delete_time IS NULL")
 
 workflow_versions = Table(
     "workflow_versions",
@@ -130,10 +137,15 @@ runs = Table(
     ended(columns.RUN_ENDED),
     CheckConstraint("open_steps >= 0", name="open_steps"),
 )
-# list_runs of a user, of a workflow, and of all
+# list_runs of a user, of a workflow, and of all; then of those that are open, and by their end of those that have ended
 Index("runs_by_owner", runs.c.owner_id, runs.c.create_time, runs.c.id)
 Index("runs_by_workflow", runs.c.workflow_id, runs.c.create_time, runs.c.id)
 Index("runs_by_time", runs.c.create_time, runs.c.id)
+partial("runs_open_by_owner", [runs.c.owner_id, runs.c.create_time, runs.c.id], RUN_OPEN)
+partial("runs_open_by_time", [runs.c.create_time, runs.c.id], RUN_OPEN)
+partial("runs_ended_by_owner", [runs.c.owner_id, runs.c.end_time, runs.c.id], "end_time IS NOT NULL")
+# also hide_ended_runs, delete_batch
+partial("runs_ended_by_time", [runs.c.end_time, runs.c.id], "end_time IS NOT NULL")
 
 # due_runs
 partial("runs_timed", [runs.c.deadline], RUN_TIMED)
@@ -141,9 +153,6 @@ partial("runs_timed", [runs.c.deadline], RUN_TIMED)
 partial(
     "runs_unadmitted", [runs.c.concurrency_group, runs.c.priority.desc(), runs.c.create_time, runs.c.id], UNADMITTED
 )
-# hide_ended_runs, delete_batch
-partial("runs_ended", [runs.c.end_time], "end_time IS NOT NULL")
-
 # A slot of a group of runs with a limit: its row belongs to the run that holds it. The key is what makes it one run's.
 concurrency_slots = Table(
     "concurrency_slots",

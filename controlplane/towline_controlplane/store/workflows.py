@@ -1,16 +1,29 @@
 """Workflows and their immutable versions. A deleted workflow stays, for its runs, and is never seen again."""
 
-from typing import Any
+import sys
+from dataclasses import dataclass
+from typing import Any, Final
 
-from sqlalchemy import Select, Update, exists, insert, select, tuple_, update
+from sqlalchemy import Select, Update, exists, insert, select, update
 
 from towline_controlplane.errors import NotFound
 from towline_controlplane.model import Workflow, WorkflowVersion
 from towline_controlplane.store import tables
 from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.keysets import NEWEST_FIRST, Order, Place
 from towline_controlplane.store.rows import WORKFLOW, WORKFLOW_VERSION
 
+_LAST: Final = chr(sys.maxunicode)
+_SURROGATES: Final = range(0xD800, 0xE000)  # no text has them
 _VERSION_COLUMNS = WORKFLOW_VERSION.columns(tables.workflow_versions)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowFilter:
+    """What a list of workflows is narrowed to; None or nothing means all."""
+
+    owner_id: str | None = None
+    name_prefix: str = ""
 
 
 def insert_workflow(tx: Transaction, workflow: Workflow, version: WorkflowVersion) -> None:
@@ -49,13 +62,16 @@ def lock_workflow(tx: Transaction, workflow_id: str, owner_id: str | None) -> Wo
     return WORKFLOW.first(tx.connection, query.with_for_update(key_share=True))
 
 
-def list_workflows(tx: Transaction, owner_id: str | None, after: tuple[int, str] | None, limit: int) -> list[Workflow]:
-    """Returns workflows, newest first, from behind `after` (create time and id of the last one seen)."""
-    workflows = tables.workflows.c
-    query = _living(owner_id).order_by(workflows.create_time.desc(), workflows.id.desc()).limit(limit)
-    if after is not None:
-        query = query.where(tuple_(workflows.create_time, workflows.id) < after)
-    return WORKFLOW.all(tx.connection, query)
+def list_workflows(
+    tx: Transaction, narrow: WorkflowFilter, after: Place | None, limit: int, order: Order = NEWEST_FIRST
+) -> list[Workflow]:
+    """Returns workflows from behind `after`."""
+    name = tables.workflows.c.name
+    query = _living(narrow.owner_id)
+    if narrow.name_prefix:
+        query = query.where(name >= narrow.name_prefix)
+        query = query if (behind := _behind(narrow.name_prefix)) is None else query.where(name < behind)
+    return WORKFLOW.all(tx.connection, order.page(query, tables.workflows, after, limit))
 
 
 def update_workflow(tx: Transaction, workflow_id: str, name: str, description: str) -> bool:
@@ -88,6 +104,16 @@ def pin_version(tx: Transaction, workflow_id: str, version_id: str) -> bool:
     versions = tables.workflow_versions.c
     own = exists().where(versions.id == version_id, versions.workflow_id == workflow_id)
     return _changes(tx, _of_living(workflow_id).where(own).values(pinned_version_id=version_id, update_time=tx.now))
+
+
+def _behind(prefix: str) -> str | None:
+    """Returns the first text behind all that begin with the prefix, by code points; None if there is none."""
+    while prefix and prefix[-1] == _LAST:
+        prefix = prefix[:-1]
+    if not prefix:
+        return None
+    after = ord(prefix[-1]) + 1
+    return prefix[:-1] + chr(after if after not in _SURROGATES else _SURROGATES.stop)
 
 
 def _living(owner_id: str | None) -> Select[Any]:
