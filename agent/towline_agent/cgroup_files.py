@@ -15,11 +15,12 @@ _BATCH_BYTES = 1024 * 1024
 
 
 class Controller(StrEnum):
-    """A part of the tree of groups that is of use here; KILL is the whole-group kill of v2, with or without others."""
+    """A part of the tree of groups that is of use here; v2 kills and freezes groups with or without the others."""
 
     MEMORY = "memory"
     PIDS = "pids"
     CPU = "cpu"
+    FREEZE = "freezer"
     KILL = "kill"
 
 

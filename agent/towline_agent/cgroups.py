@@ -10,25 +10,39 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from towline_agent import cgroup_files
+from towline_agent import cgroup_files, cgroup_folders, frozen_group
 from towline_agent.cgroup_files import LIMITING, Allowance, Controller, Mount, Reading
+from towline_agent.cgroup_folders import KILL_SECONDS, RESCAN_SECONDS
+from towline_agent.frozen_group import FrozenGroup
 
 _PREFIX = "towline-"
 _OWN_LEAF = "agent"
 _MOST_NAMES = 20
-_LINKS_OF_A_LEAF = 2
-_RESCAN_SECONDS = 0.002
-_KILL_SECONDS = 5.0
 
 
 class Unavailable(Exception):
     """No control group can be used here; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Descriptors into a group, which are good wherever their holder may have gone by then."""
+
+    entrances: Sequence[int] = ()
+    """By which a process joins."""
+    thaw: int | None = None
+    """By which its processes are made mortal again if they are frozen; None where they always are."""
+
+    def close(self) -> None:
+        """Closes them."""
+        for descriptor in (*self.entrances, *(() if self.thaw is None else (self.thaw,))):
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,32 +52,41 @@ class Group:
     folders: Mapping[Controller, Path]
     versions: Mapping[Controller, int]
 
-    def open(self) -> list[int]:
-        """Descriptors by which a process joins, wherever it may have gone by then; raises OSError."""
+    def open(self) -> Doors:
+        """Opens the group; raises OSError."""
         opened: list[int] = []
         try:
             for folder in self._places():
                 opened += [os.open(folder / "cgroup.procs", os.O_WRONLY)]
+            freezer = self.folders.get(Controller.FREEZE)
+            thaw = None if freezer is None else frozen_group.open_thaw(freezer, self.versions[Controller.FREEZE])
         except OSError:
-            for descriptor in opened:
-                os.close(descriptor)
+            Doors(opened).close()
             raise
-        return opened
+        return Doors(opened, thaw)
+
+    def freeze(self) -> FrozenGroup | None:
+        """Has the processes stand still, those too that come later; None where the kernel cannot do that."""
+        folder = self.folders.get(Controller.FREEZE)
+        try:
+            return None if folder is None else FrozenGroup(folder, self.versions[Controller.FREEZE])
+        except OSError:
+            return None
 
     def add(self, pid: int) -> None:
         """Moves a process, without those that it has forked before."""
         for folder in self._places():
-            _write(folder / "cgroup.procs", str(pid))
+            cgroup_folders.write(folder / "cgroup.procs", str(pid))
 
     def pids(self) -> set[int]:
         """The processes that are in the group now, or in groups that they have made below it."""
-        return {pid for folder in self._places() for pid in _pids_below(folder)}
+        return {pid for folder in self._places() for pid in cgroup_folders.pids_below(folder)}
 
     def strike(self) -> None:
         """Sends SIGKILL to all that is in the group now."""
         self._kill_once(self.pids())
 
-    def kill(self, seconds: float = _KILL_SECONDS) -> set[int]:
+    def kill(self, seconds: float = KILL_SECONDS) -> set[int]:
         """Kills until nobody is found twice, for so long at most; returns whom it found. `pids` tells who is left."""
         found: set[int] = set()
         until = time.monotonic() + seconds
@@ -72,7 +95,7 @@ class Group:
             self._kill_once(members)
             if time.monotonic() > until:
                 break
-            time.sleep(_RESCAN_SECONDS)
+            time.sleep(RESCAN_SECONDS)
         return found
 
     def read(self) -> Reading:
@@ -86,14 +109,16 @@ class Group:
 
     def remove(self) -> bool:
         """Removes the group if it is empty; whether it is gone."""
-        gone = [_remove(folder) for folder in self._places()]
+        gone = [cgroup_folders.remove(folder) for folder in self._places()]
         return all(gone)
 
     def _kill_once(self, members: Iterable[int]) -> None:
+        if Controller.FREEZE in self.folders:
+            cgroup_folders.let_die(self.folders[Controller.FREEZE])
         whole = self.folders.get(Controller.KILL)
         if whole is not None:
             with suppress(FileNotFoundError):
-                _write(whole / "cgroup.kill", "1")
+                cgroup_folders.write(whole / "cgroup.kill", "1")
         for pid in members:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -140,7 +165,7 @@ class Hierarchy:
     def dissolve(self) -> None:
         """Kills what is left in the groups and removes them all, but for the one that this process is in itself."""
         for folder in set(self.folders.values()):
-            _clear(folder, spare=frozenset({os.getpid()}))
+            cgroup_folders.clear(folder, spare=frozenset({os.getpid()}))
         for lock in self.locks:
             os.close(lock)
 
@@ -205,9 +230,10 @@ class _Search:
         for mount in self._mounts:
             if mount.version == 2:
                 self._take_v2(mount)
-        for controller in LIMITING:
+        for controller in (*LIMITING, Controller.FREEZE):
             if controller not in self.folders:
                 self._take_v1(controller)
+        self.missing.pop(Controller.FREEZE, None)  # where it is not, processes are stopped one by one
 
     def tidy(self) -> None:
         """Removes places in which nothing was found, and lets go of them."""
@@ -215,7 +241,7 @@ class _Search:
             if base in self.folders.values():
                 self.locks.append(lock)
             else:
-                _remove(base)
+                cgroup_folders.remove(base)
                 os.close(lock)
 
     def _take_v2(self, mount: Mount) -> None:
@@ -231,10 +257,12 @@ class _Search:
             self._have(Controller.KILL, base, 2)
         else:
             self._miss((Controller.KILL,), "this kernel cannot kill a whole group (before 5.14)")
-        offered = [name for name in LIMITING if name.value in _words(Path(own, "cgroup.controllers"))]
+        if (base / "cgroup.freeze").exists():
+            self._have(Controller.FREEZE, base, 2)
+        offered = [name for name in LIMITING if name.value in cgroup_folders.words(Path(own, "cgroup.controllers"))]
         refused = _delegate(Path(own), base, offered) if offered else ""
         for controller in LIMITING:
-            if controller in _words(base / "cgroup.subtree_control"):
+            if controller in cgroup_folders.words(base / "cgroup.subtree_control"):
                 self._have(controller, base, 2)
             else:
                 self._miss((controller,), refused or f"{own} has no {controller} controller")
@@ -285,7 +313,7 @@ def _clear_if_dead(base: Path) -> None:
         return
     try:
         if _locked(descriptor):
-            _clear(base, spare=frozenset())
+            cgroup_folders.clear(base, spare=frozenset())
     finally:
         os.close(descriptor)
 
@@ -298,16 +326,6 @@ def _locked(descriptor: int) -> bool:
     return True
 
 
-def _clear(base: Path, spare: frozenset[int]) -> None:
-    until = time.monotonic() + _KILL_SECONDS
-    while (members := set(_pids_below(base)) - spare) and time.monotonic() < until:
-        for pid in members:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(_RESCAN_SECONDS)
-    _remove(base)
-
-
 def _delegate(own: Path, base: Path, offered: Iterable[Controller]) -> str:
     """Hands controllers down to the groups to come; returns why that failed, else nothing."""
     try:
@@ -315,65 +333,24 @@ def _delegate(own: Path, base: Path, offered: Iterable[Controller]) -> str:
             _move_aside(own, base / _OWN_LEAF)
         for folder in (own, base):
             for controller in offered:
-                if controller not in _words(folder / "cgroup.subtree_control"):
-                    _write(folder / "cgroup.subtree_control", f"+{controller}")
+                if controller not in cgroup_folders.words(folder / "cgroup.subtree_control"):
+                    cgroup_folders.write(folder / "cgroup.subtree_control", f"+{controller}")
     except OSError as error:
         return f"{own}: {error.strerror}"
     return ""
 
 
 def _move_aside(own: Path, leaf: Path) -> None:
-    others = set(_numbers(own / "cgroup.procs")) - {os.getpid()}
+    others = set(cgroup_folders.numbers(own / "cgroup.procs")) - {os.getpid()}
     if others:
         raise OSError(16, f"{len(others)} other processes are in the agent's group; start it in a group of its own")
     leaf.mkdir()
-    _write(leaf / "cgroup.procs", "0")
+    cgroup_folders.write(leaf / "cgroup.procs", "0")
 
 
 def _set(file: Path, text: str) -> None:
     try:
-        _write(file, text)
+        cgroup_folders.write(file, text)
     except OSError:
         if file.name not in cgroup_files.OPTIONAL:
             raise
-
-
-def _write(file: Path, text: str) -> None:
-    descriptor = os.open(file, os.O_WRONLY)
-    try:
-        os.write(descriptor, text.encode())
-    finally:
-        os.close(descriptor)
-
-
-def _words(file: Path) -> list[str]:
-    try:
-        return file.read_text().split()
-    except OSError:
-        return []
-
-
-def _numbers(file: Path) -> list[int]:
-    return [int(word) for word in _words(file)]
-
-
-def _pids_below(folder: Path) -> Iterator[int]:
-    yield from _numbers(folder / "cgroup.procs")
-    if _has_children(folder):
-        for place, _, _ in os.walk(folder):
-            yield from _numbers(Path(place, "cgroup.procs"))
-
-
-def _has_children(folder: Path) -> bool:
-    try:
-        return folder.stat().st_nlink > _LINKS_OF_A_LEAF
-    except OSError:
-        return False
-
-
-def _remove(folder: Path) -> bool:
-    places = os.walk(folder, topdown=False) if _has_children(folder) else [(str(folder),)]
-    for place, *_ in places:
-        with suppress(OSError):
-            Path(place).rmdir()
-    return not folder.exists()

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from towline_agent import plugin_process, prctl, process_tree
+from towline_agent.cgroup_folders import THAW_V1
+from towline_agent.cgroups import Doors
 from towline_agent.execution import Launch
 from towline_agent.sandbox import confine
 from towline_agent.sandbox.confine import Walls
@@ -22,15 +24,16 @@ KILL = signal.SIGUSR2
 
 _ANY_CHILD = os.WNOHANG | 0x40000000  # __WALL: also children made by clone with another signal than SIGCHLD
 _MOST_REPORTED = 500
+_THAW_DESCRIPTOR = plugin_process.REPORT_DESCRIPTOR + 1
 _RESCAN_SECONDS = 0.01
 
 
 def watch_attempt(
-    launch: Launch, descriptors: Sequence[int], report: int, walls: Walls | None, entrances: Sequence[int]
+    launch: Launch, descriptors: Sequence[int], report: int, walls: Walls | None, doors: Doors
 ) -> NoReturn:
     """Runs the attempt below this process, writes one line of JSON about it to `report` and ends.
 
-    `entrances` lead into the attempt's control group, which this process stays out of. Expects STOP, KILL and
+    `doors` lead into the attempt's control group, which this process stays out of. Expects STOP, KILL and
     SIGCHLD to be blocked.
     """
     try:
@@ -39,7 +42,7 @@ def watch_attempt(
         prctl.signal_at_parents_end(KILL)
         os.dup2(report, plugin_process.REPORT_DESCRIPTOR, inheritable=False)
         if _is_heard() and _is_enclosed(launch, walls):
-            _run(launch, descriptors, walls, entrances)
+            _run(launch, descriptors, walls, doors)
     except OSError as error:
         plugin_process.report_failure("spawnFailure", error, launch)
     finally:
@@ -62,18 +65,20 @@ def _is_enclosed(launch: Launch, walls: Walls | None) -> bool:
     return True
 
 
-def _run(launch: Launch, descriptors: Sequence[int], walls: Walls | None, entrances: Sequence[int]) -> None:
+def _run(launch: Launch, descriptors: Sequence[int], walls: Walls | None, doors: Doors) -> None:
     shim = os.getpid()
     main = os.fork()
     if main == 0:
-        plugin_process.become_plugin(launch, descriptors, shim, walls, entrances)
-    os.closerange(plugin_process.REPORT_DESCRIPTOR + 1, plugin_process.LARGEST_DESCRIPTOR)
-    status = _wait_for(main)
+        plugin_process.become_plugin(launch, descriptors, shim, walls, doors.entrances)
+    if doors.thaw is not None:
+        os.dup2(doors.thaw, _THAW_DESCRIPTOR, inheritable=False)
+    os.closerange(_THAW_DESCRIPTOR + (doors.thaw is not None), plugin_process.LARGEST_DESCRIPTOR)
+    status = _wait_for(main, can_thaw=doors.thaw is not None)
     killed = _kill_the_rest()
     os.write(plugin_process.REPORT_DESCRIPTOR, _report(status, killed))
 
 
-def _wait_for(main: int) -> int:
+def _wait_for(main: int, *, can_thaw: bool) -> int:
     while True:
         match signal.sigwait({STOP, KILL, signal.SIGCHLD}):
             case signal.SIGCHLD:
@@ -81,6 +86,8 @@ def _wait_for(main: int) -> int:
                 if status is not None:
                     return status
             case number:
+                if can_thaw and number == KILL:
+                    os.write(_THAW_DESCRIPTOR, THAW_V1.encode())
                 _signal_group(main, signal.SIGTERM if number == STOP else signal.SIGKILL)
 
 

@@ -11,6 +11,7 @@ import errno
 import gc
 import importlib
 import json
+import math
 import os
 import pkgutil
 import select
@@ -22,7 +23,7 @@ from collections.abc import Callable, Mapping
 
 from towline_agent import plugin_process, prctl, process_tree, shim
 from towline_agent.cgroup_files import Allowance, Controller
-from towline_agent.cgroups import Group, Hierarchy
+from towline_agent.cgroups import Doors, Group, Hierarchy
 from towline_agent.control_channel import ControlChannel, Message, decode_launch, encode_exit
 from towline_agent.execution import EndReason, Exit, Launch
 from towline_agent.sandbox import confine, namespaces, syscalls
@@ -69,8 +70,8 @@ class SupervisorLoop:
             self._tick()
 
     def _milliseconds_to_wait(self) -> float | None:
-        due = min((attempt.due for attempt in self._attempts.values()), default=None)
-        return None if due is None else max(0.0, (due - time.monotonic()) * 1000)
+        due = min((attempt.due for attempt in self._attempts.values()), default=math.inf)
+        return None if math.isinf(due) else max(0.0, (due - time.monotonic()) * 1000)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -132,6 +133,7 @@ class SupervisorLoop:
     def _conclude(self, key: str) -> None:
         attempt = self._attempts.pop(key)
         self._poll.unregister(attempt.report)
+        attempt.thaw(time.monotonic())
         facts = attempt.reap()
         if "status" not in facts:
             facts["killed"] = self._kill_strays()
@@ -173,21 +175,18 @@ class SupervisorLoop:
 
     def _start(self, launch: Launch, descriptors: list[int]) -> WatchedAttempt:
         group = self._make_group(launch)
-        entrances: list[int] = []
+        doors = Doors()
         try:
-            entrances = [] if group is None else group.open()
-            return self._fork_shim(launch, descriptors, group, entrances)
+            doors = doors if group is None else group.open()
+            return self._fork_shim(launch, descriptors, group, doors)
         except OSError:
             if group is not None:
                 group.remove()
             raise
         finally:
-            for entrance in entrances:
-                os.close(entrance)
+            doors.close()
 
-    def _fork_shim(
-        self, launch: Launch, descriptors: list[int], group: Group | None, entrances: list[int]
-    ) -> WatchedAttempt:
+    def _fork_shim(self, launch: Launch, descriptors: list[int], group: Group | None, doors: Doors) -> WatchedAttempt:
         if len(descriptors) != plugin_process.count_descriptors(launch):
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))  # the kernel drops those for which there is no room
         started = time.monotonic()
@@ -196,7 +195,7 @@ class SupervisorLoop:
             own = namespaces.needed(launch.confinement)
             shim_pid = syscalls.fork_into(own) if own else os.fork()
             if shim_pid == 0:
-                shim.watch_attempt(launch, descriptors, shim_end, self._walls, entrances)
+                shim.watch_attempt(launch, descriptors, shim_end, self._walls, doors)
         except OSError:
             os.close(report)
             raise

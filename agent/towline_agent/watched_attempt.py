@@ -16,6 +16,7 @@ from typing import Any
 from towline_agent import shim
 from towline_agent.cgroups import Group
 from towline_agent.execution import EndReason, Exit, Launch
+from towline_agent.frozen_group import FrozenGroup
 from towline_agent.frozen_tree import FrozenTree
 from towline_agent.gauge import SAMPLE_SECONDS, Gauge
 
@@ -61,7 +62,7 @@ class WatchedAttempt:
     rung_due: float = 0.0
     sample_due: float = 0.0
     gauge: Gauge = field(init=False)
-    frozen: FrozenTree | None = None
+    frozen: FrozenTree | FrozenGroup | None = None
     frozen_at: float = 0.0
     frozen_seconds: float = 0.0
     """How long it has been frozen before: its clocks stood still."""
@@ -105,7 +106,8 @@ class WatchedAttempt:
     def freeze(self, now: float) -> None:
         """Stops the processes where they are, and the clocks of the attempt; one that is made to end goes on ending."""
         if self.rung is Rung.RUNNING and self.frozen is None:
-            self.frozen, self.frozen_at = FrozenTree(self.shim_pid), now
+            by_kernel = None if self.group is None else self.group.freeze()
+            self.frozen, self.frozen_at = by_kernel or FrozenTree(self.shim_pid), now
             self.frozen.settle(now)
 
     def thaw(self, now: float) -> None:

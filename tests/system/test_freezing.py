@@ -4,19 +4,17 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-import psutil
 from processes import Rest, installed
 from side_file import Execution, SideFile, eventually
+from standing_still import whole_tree_is_still
 from test_agent_faults import begin, gone, seen, states, two
 
 
-def stands_still(execution: Execution) -> bool:
-    main = psutil.Process(execution.pid)
-    return all(each.status() == psutil.STATUS_STOPPED for each in (main, *main.children(recursive=True)))
-
-
-def pause(rest: Rest, run_id: str, mode: str) -> dict[str, Any]:
-    return rest.post(f"/runs/{run_id}/pause", {"mode": mode})
+async def freeze(rest: Rest, run_id: str, execution: Execution) -> dict[str, Any]:
+    """Freezes a run and returns it once its execution stands still."""
+    frozen = rest.post(f"/runs/{run_id}/pause", {"mode": "FREEZE"})
+    await eventually(lambda: whole_tree_is_still(execution.pid))
+    return frozen
 
 
 def test_a_frozen_step_outlasts_its_timeout_and_goes_on_when_resumed(tmp_path: Path) -> None:
@@ -28,12 +26,13 @@ def test_a_frozen_step_outlasts_its_timeout_and_goes_on_when_resumed(tmp_path: P
             rest, run_id, events = begin(installation, nodes, ("step", "next"))
             execution = await side.begun("step")
             await seen(events, "STEP_STARTED", "step")
-            frozen = pause(rest, run_id, "FREEZE")
+            frozen = await freeze(rest, run_id, execution)
             assert (frozen["state"], frozen["frozen"]) == ("PAUSED", True)
-            await eventually(lambda: stands_still(execution))
             side.open("step")
-            await asyncio.sleep(4)  # longer than the lease and the timeout
-            assert stands_still(execution)
+            witness = side.node("witness", gated=True, timeoutMs=3000, retryConfig={"maxAttempts": 1})
+            _, _, of_witness = begin(installation, [witness])
+            await seen(of_witness, "STEP_TIMED_OUT")  # it had as much time as the frozen step, and more than a lease
+            assert whole_tree_is_still(execution.pid)
             assert states(rest, run_id, "step") == ["RUNNING"]
             assert "frozen" in rest.get(f"/runs/{run_id}/steps/step/explain")["verdicts"][0]["message"]
             assert not rest.post(f"/runs/{run_id}/resume")["frozen"]
@@ -50,8 +49,7 @@ def test_a_pause_that_drains_lets_what_is_frozen_go_on(tmp_path: Path) -> None:
         async with installed(tmp_path, TOWLINE_LEASE_SECONDS="2") as installation:
             rest, run_id, events = begin(installation, two(side), ("step", "next"))
             execution = await side.begun("step")
-            pause(rest, run_id, "FREEZE")
-            await eventually(lambda: stands_still(execution))
+            await freeze(rest, run_id, execution)
             side.open("step")
             drained = rest.post(f"/runs/{run_id}/pause")
             assert (drained["state"], drained["frozen"]) == ("PAUSED", False)
@@ -71,8 +69,7 @@ def test_a_frozen_run_is_cancelled_and_one_whose_agent_dies_leaves_nothing(tmp_p
         async with installed(tmp_path, TOWLINE_LEASE_SECONDS="2") as installation:
             rest, run_id, events = begin(installation, two(side), ("step", "next"))
             execution = await side.begun("step")
-            pause(rest, run_id, "FREEZE")
-            await eventually(lambda: stands_still(execution))
+            await freeze(rest, run_id, execution)
             await installation.kill("agent-1")
             await gone(execution)
             await installation.restart("agent-1")
@@ -80,8 +77,7 @@ def test_a_frozen_run_is_cancelled_and_one_whose_agent_dies_leaves_nothing(tmp_p
             rest.post(f"/runs/{run_id}/resume")
             second = await side.begun("step", attempt=2)
             await seen(events, "STEP_STARTED", "step")
-            pause(rest, run_id, "FREEZE")
-            await eventually(lambda: stands_still(second))
+            await freeze(rest, run_id, second)
             rest.post(f"/runs/{run_id}/cancel")
             await seen(events, "RUN_CANCELLED")
             await gone(second)
