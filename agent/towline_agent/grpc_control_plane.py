@@ -57,8 +57,7 @@ PUT_SECONDS = 600.0
 """Of one call; what it has sent by then stays, and the next one goes on there."""
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 OPTIONS = (
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    *failover.KEEPALIVE,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),

@@ -62,6 +62,9 @@ async def _serve_until_stopped(
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait([stopping, *duties], return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
+    if stop.is_set():
+        control_plane.server.retire()
+        await asyncio.sleep(settings.drain_seconds)
     control_plane.parts.agents.end_long_polls()
     await control_plane.server.stop()
     for duty in duties:

@@ -111,7 +111,13 @@ def compose(settings: Settings, database: Database) -> ControlPlane:
     relay = relay_of(settings)
     doorbell = InProcessDoorbell(relay.carry)
     parts = assemble(settings, database, doorbell, Sources())
-    server = ControlPlaneServer(parts.services, parts.accounts, ServerOptions(settings.grpc_host, settings.grpc_port))
+    options = ServerOptions(
+        settings.grpc_host,
+        settings.grpc_port,
+        connection_age_seconds=settings.connection_age_seconds,
+        connection_grace_seconds=settings.connection_grace_seconds,
+    )
+    server = ControlPlaneServer(parts.services, parts.accounts, options)
     blob_health = BlobHealth(parts.blobs, partial(server.report_health, BLOBS_HEALTH))
     duties = (
         *parts.duties,

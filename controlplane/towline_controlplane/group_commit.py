@@ -50,8 +50,9 @@ class Backlog(Generic[T]):
         return answer
 
     def take(self, most: int) -> list[Waiting[T]]:
-        """Removes and returns the oldest items."""
-        taken, self._waiting = self._waiting[:most], self._waiting[most:]
+        """Removes and returns the oldest items, without those whose sender has gone, as when its deadline is over."""
+        waiting = [each for each in self._waiting if not each.answer.cancelled()]
+        taken, self._waiting = waiting[:most], waiting[most:]
         return taken
 
 

@@ -51,6 +51,13 @@ class Settings(DatabaseSettings):
     """Address to listen on."""
     grpc_port: int = Field(50051, alias="GRPC_PORT", ge=0, le=65535)
     """Port to listen on; 0 takes any free one."""
+    connection_age_seconds: float = Field(1800, alias="TOWLINE_CONNECTION_AGE_SECONDS", ge=0, le=604_800)
+    """After which a connection takes no more calls, so that its client chooses a replica anew; a tenth more or less. 0:
+    never."""
+    connection_grace_seconds: float = Field(60, alias="TOWLINE_CONNECTION_GRACE_SECONDS", ge=1, le=86_400)
+    """How long the calls of such a connection may still take; streams are resumed elsewhere after that."""
+    drain_seconds: float = Field(0, alias="TOWLINE_DRAIN_SECONDS", ge=0, le=600)
+    """How long after SIGTERM it serves on while its health says NOT_SERVING, so that load balancers can see it."""
     jwt_secret: SecretStr = Field(alias="JWT_SECRET")
     """Key of the access tokens, at least 32 bytes. Has no default."""
     secrets_key: SecretStr = Field(SecretStr(""), alias="TOWLINE_SECRETS_KEY")

@@ -12,10 +12,9 @@ MAX_ANSWER_BYTES: Final = 32 * 1024 * 1024
 """What the control plane takes and sends at most: an output grows up to fivefold on the wire."""
 _HEALTH_SECONDS: Final = 2
 
-_OPTIONS: Final = (
+OPTIONS: Final = (
     ("grpc.enable_http_proxy", 0),
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
+    *failover.KEEPALIVE,
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
@@ -26,7 +25,7 @@ _OPTIONS: Final = (
 
 def connect(server: str) -> grpc.aio.Channel:
     """Opens the channel to one server or a list of them; it connects on first use and reconnects by itself."""
-    return failover.open_channel(server, _OPTIONS)
+    return failover.open_channel(server, OPTIONS)
 
 
 class Readiness:

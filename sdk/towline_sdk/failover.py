@@ -18,6 +18,13 @@ from grpc import StatusCode, aio
 from towline_sdk.servers import addresses
 
 CONNECT_SECONDS: Final = 2.0
+KEEPALIVE: Final = (
+    # A third as often as the server allows, and without calls too: a peer that is gone is noticed before the next one.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+"""Options for every channel to a control plane."""
 _HOPE: Final = (State.READY, State.CONNECTING, State.IDLE, State.TRANSIENT_FAILURE, State.SHUTDOWN)
 """States of a connection, the most promising first."""
 _UNANSWERED: Final = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED}

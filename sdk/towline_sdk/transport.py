@@ -46,6 +46,7 @@ STREAM_TRIES: Final = 12
 FIRST_BACKOFF_SECONDS: Final = 0.1
 LONGEST_BACKOFF_SECONDS: Final = 3.0
 CHANNEL_OPTIONS: Final = (
+    *failover.KEEPALIVE,
     ("grpc.max_receive_message_length", 64 << 20),
     # The default waits 1 s after a refused connection: longer than the first retries, which would all be in vain.
     ("grpc.initial_reconnect_backoff_ms", 100),

@@ -38,6 +38,17 @@ def test_a_batch_is_one_transaction_and_each_gets_its_answer(play: Callable[[Sce
     play(scenario)
 
 
+def test_what_nobody_waits_for_any_more_is_not_done(play: Callable[[Scenario], None]) -> None:
+    async def scenario(rig: Rig) -> None:
+        backlog: Backlog[int] = Backlog(asyncio.Event())
+        two, four = backlog.add(2), backlog.add(4)
+        two.cancel()  # as the deadline of its call does
+        assert await commit_together(rig.database, backlog.take(10), doubled) == [1]
+        assert await four == 8
+
+    play(scenario)
+
+
 def test_an_item_that_breaks_the_batch_fails_alone(play: Callable[[Scenario], None]) -> None:
     async def scenario(rig: Rig) -> None:
         batch = waiting(2, 0, 4)

@@ -146,7 +146,13 @@ class Caller:
         return secret
 
     def open(
-        self, name: str, request: Any = None, /, metadata: Sequence[tuple[str, str]] | None = None, **fields: Any
+        self,
+        name: str,
+        request: Any = None,
+        /,
+        metadata: Sequence[tuple[str, str]] | None = None,
+        timeout: float = 30,
+        **fields: Any,
     ) -> Any:
         """Begins a call and returns it; a streamed request is an iterable of messages."""
         method = METHODS[name]
@@ -161,7 +167,7 @@ class Caller:
             request = [message] if method.client_streaming else message
         if metadata is None:
             metadata = [("authorization", f"Bearer {self.credential}")] if self.credential else []
-        return multicallable(request, metadata=metadata, timeout=30)
+        return multicallable(request, metadata=metadata, timeout=timeout)
 
 
 @dataclass(slots=True)

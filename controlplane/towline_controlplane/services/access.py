@@ -11,8 +11,8 @@ from towline.v1.access_pb2 import Access
 
 _ACCESS: Final[Any] = access_pb2.access
 _HTTP: Final[Any] = annotations_pb2.http
-# Infrastructure that anybody may ask, with descriptors that are not ours to annotate.
-OPEN_SERVICES: Final = frozenset({"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"})
+# Infrastructure that anybody may ask, at any time, with descriptors that are not ours to annotate.
+OPEN_SERVICES: Final = frozenset({"grpc.health.v1.Health"})
 
 
 class AccessOptionMissing(Exception):

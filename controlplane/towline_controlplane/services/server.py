@@ -10,18 +10,18 @@ from typing import Any, Final, cast
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from towline.v1.access_pb2 import PUBLIC
 from towline_controlplane.services.access import check_access_options, mutations
+from towline_controlplane.services.connections import channel_options
 from towline_controlplane.services.described_contract import DescribedContract
+from towline_controlplane.services.health import HEALTH_NAME, Health
 from towline_controlplane.services.interceptors import CallInterceptor, Identity
 from towline_controlplane.services.open_streams import OpenStreams
 
-MAX_REQUEST_BYTES: Final = 16 << 20
-# Free JSON grows up to fivefold on the wire; clients set their receive limit to this.
-MAX_ANSWER_BYTES: Final = 32 << 20
-KEEPALIVE_MS: Final = 30_000
+_REFLECTION: Final = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,10 @@ class ServerOptions:
     max_concurrent_calls: int = 10_000
     max_streams_per_caller: int = 200
     recheck_seconds: float = 30.0
+    connection_age_seconds: float = 0.0
+    """After which a connection takes no more calls, so that its client chooses a replica anew; 0: never."""
+    connection_grace_seconds: float = 60.0
+    """How long the calls of such a connection may still take. More than a `Pull` waits."""
 
 
 class ControlPlaneServer:
@@ -53,28 +57,32 @@ class ControlPlaneServer:
         self._streams = OpenStreams(options.max_streams_per_caller)
         interceptor = CallInterceptor(
             identity,
-            check_access_options(descriptors),
+            # A stream like any other: counted, and ended when the server stops.
+            {**check_access_options(descriptors), _REFLECTION: PUBLIC},
             mutations(descriptors),
             self._streams,
             options.recheck_seconds,
         )
         self._server = aio.server(
             interceptors=[interceptor],
-            options=_channel_options(),
+            options=channel_options(options.connection_age_seconds, options.connection_grace_seconds),
             maximum_concurrent_rpcs=options.max_concurrent_calls,
         )
         for service in services:
             service.add(service.servicer, self._server)
-        self._health: Any = health.aio.HealthServicer()  # pyright: ignore[reportAttributeAccessIssue]
+        self._health = Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = [*(descriptor.full_name for descriptor in descriptors), health.SERVICE_NAME, reflection.SERVICE_NAME]
+        names = [*(descriptor.full_name for descriptor in descriptors), HEALTH_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server, cast(DescriptorPool, DescribedContract()))
         self._names = ["", *(descriptor.full_name for descriptor in descriptors)]
 
     async def report_health(self, name: str, serving: bool) -> None:
         """Has the health service answer for something beside the services, which are SERVING all along."""
-        status = health_pb2.HealthCheckResponse
-        await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
+        self._health.report(name, serving)
+
+    def retire(self) -> None:
+        """Tells health NOT_SERVING of everything, and goes on serving: whoever asks it sends no more here."""
+        self._health.retire()
 
     async def start(self) -> int:
         """Serves, and returns the port."""
@@ -82,24 +90,11 @@ class ControlPlaneServer:
         port = self._server.add_insecure_port(f"{f'[{host}]' if ':' in host else host}:{self._options.port}")
         await self._server.start()
         for name in self._names:
-            await self.report_health(name, serving=True)
+            self._health.report(name, serving=True)
         return port
 
     async def stop(self, grace_seconds: float = 10.0) -> None:
         """Tells health NOT_SERVING, ends streams so that their readers go elsewhere, lets calls finish, then stops."""
-        await self._health.enter_graceful_shutdown()
+        self.retire()
         self._streams.drain()
         await self._server.stop(grace_seconds)
-
-
-def _channel_options() -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", MAX_REQUEST_BYTES),
-        ("grpc.max_send_message_length", MAX_ANSWER_BYTES),
-        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
-        ("grpc.keepalive_timeout_ms", KEEPALIVE_MS // 2),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", KEEPALIVE_MS // 3),
-        ("grpc.keepalive_permit_without_calls", 1),
-        # A second process on the same port must fail, not share it.
-        ("grpc.so_reuseport", 0),
-    ]
