@@ -5,37 +5,32 @@ tell an unknown email from a wrong password.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from towline_controlplane.errors import AlreadyExists, BadCredentials, InvalidArgument, Unauthenticated, Violation
+from towline_controlplane.api_keys import ADMIN_SCOPE
+from towline_controlplane.errors import AlreadyExists, InvalidArgument, Unauthenticated, Violation
+from towline_controlplane.identity import ApiKey, Credential, CredentialKind, Person
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import AgentRecord, Role, User
 from towline_controlplane.passwords import Passwords
-from towline_controlplane.store import agents, rotation, users
-from towline_controlplane.store.database import Database
-from towline_controlplane.tokens import AGENT_PREFIX, AccessToken, AccessTokens, fingerprint
+from towline_controlplane.store import agents, api_keys, rotation, users
+from towline_controlplane.store.database import Database, Transaction
+from towline_controlplane.tokens import AGENT_PREFIX, API_KEY_PREFIX, AccessTokens, fingerprint
 
 MAX_EMAIL_LENGTH: Final = 254
 MAX_NAME_LENGTH: Final = 200
 MAX_CREDENTIAL_LENGTH: Final = 200
+_USE_NOTED_AFTER_US: Final = 60_000_000
 _EMAIL: Final = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class SignIn:
-    """A user who gave the right password, and the token for the calls to come."""
-
-    user: User
-    token: AccessToken
-
-
 class Accounts:
-    """Registers, signs in and recognises callers."""
+    """Registers people and recognises callers."""
 
     def __init__(
         self, database: Database, passwords: Passwords, tokens: AccessTokens, credential_days: float = 0
@@ -53,28 +48,44 @@ class Accounts:
             raise InvalidArgument.of("name", f"must have 1 to {MAX_NAME_LENGTH} characters")
         password_hash = await self._passwords.hash(password)
 
-        def insert(tx: users.Transaction) -> User:
+        def insert(tx: Transaction) -> User:
             user = User(new_id(), address, name.strip(), password_hash, role, token_version=1, create_time=tx.now)
             users.insert_user(tx, user)
             return user
 
         return await self._database.write(insert)
 
-    async def login(self, email: str, password: str) -> SignIn:
-        """Returns the user with a fresh token; raises BadCredentials, after the same work whatever was wrong."""
-        address = _normalised(email)
-        user = await self._database.read(lambda tx: users.find_by_email(tx, address))
-        if not await self._passwords.matches(password, user and user.password_hash) or user is None:
-            raise BadCredentials("email or password is wrong")
-        return SignIn(user, self._tokens.issue(user))
+    async def person_of(self, presented: str) -> Person:
+        """Returns the user whose token or API key this is, as the database has it now; raises Unauthenticated."""
+        is_key = presented.startswith(API_KEY_PREFIX)
+        return await (self._owner_of_key(presented) if is_key else self._bearer_of_token(presented))
 
-    async def user_of(self, token: str) -> User:
-        """Returns the user whose access token this is, as the database has it now; raises Unauthenticated."""
+    async def _bearer_of_token(self, token: str) -> Person:
         claims = self._tokens.verify(token)
-        user = await self._database.read(lambda tx: users.get_user(tx, claims.user_id))
-        if user is None or user.token_version != claims.token_version:
+        looked_up = claims.user_id, claims.token_version, claims.token_id, claims.sign_in_id
+        user = await self._database.read(lambda tx: users.find_by_token(tx, *looked_up))
+        if user is None or user.disabled:
             raise Unauthenticated("the access token has been revoked")
-        return user
+        known_by = claims.sign_in_id or claims.token_id
+        return Person(user, Credential(CredentialKind.TOKEN, known_by, claims.expire_time))
+
+    async def _owner_of_key(self, secret: str) -> Person:
+        key_hash = fingerprint(secret) if len(secret) <= MAX_CREDENTIAL_LENGTH else ""
+
+        def find(tx: Transaction) -> tuple[ApiKey, User, bool] | None:
+            if (found := api_keys.find_by_hash(tx, key_hash)) is None:
+                return None
+            key, user = found
+            return key, user, key.use_time is None or key.use_time < tx.now - _USE_NOTED_AFTER_US
+
+        found = await self._database.read(find)
+        if found is None or found[1].disabled:
+            raise Unauthenticated("the API key is not valid, has expired or has been revoked")
+        key, user, is_news = found
+        if is_news:
+            await self._database.write(lambda tx: api_keys.note_use(tx, key.id))
+        credential = Credential(CredentialKind.API_KEY, key.id, key.expire_time, frozenset(key.scopes))
+        return Person(user if ADMIN_SCOPE in key.scopes else replace(user, role=Role.USER), credential)
 
     async def agent_of(self, credential: str) -> AgentRecord:
         """Returns the agent whose credential this is; raises Unauthenticated."""

@@ -40,6 +40,11 @@ def queue_topic(queue_id: str) -> str:
     return f"queue:{queue_id}"
 
 
+def user_topic(user_id: str) -> str:
+    """Rung when a credential of a user counts no more."""
+    return f"user:{user_id}"
+
+
 def run_topic(run_id: str) -> str:
     """Rung when a run has new events."""
     return f"run:{run_id}"

@@ -1,6 +1,6 @@
 """Puts the control plane together: settings in, objects that know only their neighbours out."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -18,9 +18,12 @@ from towline.v1 import (
     run_service_pb2_grpc,
     secret_service_pb2,
     secret_service_pb2_grpc,
+    user_service_pb2,
+    user_service_pb2_grpc,
     workflow_service_pb2,
     workflow_service_pb2_grpc,
 )
+from towline_controlplane.api_keys import ApiKeys
 from towline_controlplane.artifact_uploads import ArtifactUploads
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import Blobs, FolderBlobs
@@ -43,10 +46,12 @@ from towline_controlplane.passwords import Passwords
 from towline_controlplane.redis_wire import RedisWire
 from towline_controlplane.relay import Alone, Relay
 from towline_controlplane.saving import Saving
+from towline_controlplane.services.access import scope_nouns
 from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_artifacts import AgentArtifacts
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
+from towline_controlplane.services.authentication import AuthService
 from towline_controlplane.services.log_streams import GIVE_UP_SECONDS, LogStreams
 from towline_controlplane.services.offers import OfferMessages
 from towline_controlplane.services.open_streams import OpenStreams
@@ -59,10 +64,11 @@ from towline_controlplane.services.runs import RunService
 from towline_controlplane.services.secret_handout import SecretHandout
 from towline_controlplane.services.secrets import SecretService
 from towline_controlplane.services.server import ControlPlaneServer, ServerOptions, Service
-from towline_controlplane.services.users import AuthService
+from towline_controlplane.services.users import UserService
 from towline_controlplane.services.workflows import WorkflowService
 from towline_controlplane.sessions import Sessions
 from towline_controlplane.settings import Settings
+from towline_controlplane.sign_ins import SignIns
 from towline_controlplane.sources import Sources
 from towline_controlplane.store.database import Database
 from towline_controlplane.store.notifications import PostgresWire
@@ -174,7 +180,9 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
     offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
-    accounts = Accounts(database, Passwords(settings.bcrypt_cost), tokens, settings.credential_days)
+    passwords = Passwords(settings.bcrypt_cost)
+    accounts = Accounts(database, passwords, tokens, settings.credential_days)
+    sign_ins = SignIns(database, doorbell, passwords, tokens, settings.sign_in_days)
     blobs = blobs_of(settings)
     outputs = Outputs(database, blobs)
     retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
@@ -208,7 +216,6 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             agent_admin_service_pb2_grpc,
             agent_admin,
         ),
-        _service("Auth", auth_service_pb2, auth_service_pb2_grpc, AuthService(accounts)),
         _service(
             "Plugin",
             plugin_service_pb2,
@@ -234,7 +241,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         _service("Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database)),
     )
     return Parts(
-        services=services,
+        services=(*services, *_of_people(database, doorbell, accounts, sign_ins, services)),
         agents=agents,
         accounts=accounts,
         blobs=blobs,
@@ -251,6 +258,17 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             lambda: periodically(retention.tick, _RETENTION_SECONDS),
             lambda: periodically(uploads.tick, _RETENTION_SECONDS),
         ),
+    )
+
+
+def _of_people(
+    database: Database, doorbell: Doorbell, accounts: Accounts, sign_ins: SignIns, others: Sequence[Service]
+) -> tuple[Service, ...]:
+    """Returns the services of identity; API keys may reach for what the others offer."""
+    api_keys = ApiKeys(database, doorbell, scope_nouns(service.descriptor for service in others))
+    return (
+        _service("Auth", auth_service_pb2, auth_service_pb2_grpc, AuthService(accounts, sign_ins, api_keys)),
+        _service("User", user_service_pb2, user_service_pb2_grpc, UserService(database, doorbell, sign_ins)),
     )
 
 

@@ -294,6 +294,7 @@ class User:
     role: Role
     token_version: int
     create_time: int
+    disabled: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,11 @@ class Passwords:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="bcrypt")
         self._waiting = 0
 
-    async def hash(self, password: str) -> str:
-        """Returns the hash to store; raises InvalidArgument for `password` if it is not 8 to 72 bytes long."""
+    async def hash(self, password: str, field: str = "password") -> str:
+        """Returns the hash to store; raises InvalidArgument for `field` if it is not 8 to 72 bytes long."""
         encoded = password.encode()
         if not MIN_BYTES <= len(encoded) <= MAX_BYTES:
-            raise InvalidArgument.of("password", f"must be {MIN_BYTES} to {MAX_BYTES} bytes long")
+            raise InvalidArgument.of(field, f"must be {MIN_BYTES} to {MAX_BYTES} bytes long")
         return await self._run(lambda: bcrypt.hashpw(encoded, bcrypt.gensalt(self._cost)).decode())
 
     async def matches(self, password: str, stored_hash: str | None) -> bool:

@@ -8,6 +8,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from towline_controlplane.engine.allowance import ServerLimits
+from towline_controlplane.tokens import weakness_of
 from towline_dag.choices import Limits
 
 
@@ -59,11 +60,13 @@ class Settings(DatabaseSettings):
     drain_seconds: float = Field(0, alias="TOWLINE_DRAIN_SECONDS", ge=0, le=600)
     """How long after SIGTERM it serves on while its health says NOT_SERVING, so that load balancers can see it."""
     jwt_secret: SecretStr = Field(alias="JWT_SECRET")
-    """Key of the access tokens, at least 32 bytes. Has no default."""
+    """Key of the access tokens, at least 32 bytes that nobody can guess. Has no default."""
     secrets_key: SecretStr = Field(SecretStr(""), alias="TOWLINE_SECRETS_KEY")
     """32 random bytes in base64: the key of stored secrets; `new,old` while they are rotated. Empty: no secrets."""
     token_hours: float = Field(12, alias="TOWLINE_TOKEN_HOURS", gt=0, le=720)
     """Lifetime of an access token."""
+    sign_in_days: float = Field(30, alias="TOWLINE_SIGN_IN_DAYS", gt=0, le=3_650)
+    """How long a sign-in can be kept up by refresh tokens."""
     bcrypt_cost: int = Field(12, alias="TOWLINE_BCRYPT_COST", ge=4, le=16)
     """Work factor of password hashes."""
     admin_email: str = Field("", alias="ADMIN_EMAIL")
@@ -125,6 +128,13 @@ class Settings(DatabaseSettings):
         if self.minio_endpoint and not all(key.get_secret_value() for key in keys):
             raise ValueError("MINIO_ENDPOINT needs MINIO_ACCESS_KEY and MINIO_SECRET_KEY")
         return self
+
+    @field_validator("jwt_secret")
+    @classmethod
+    def _check_jwt_secret(cls, secret: SecretStr) -> SecretStr:
+        if weakness := weakness_of(secret.get_secret_value()):
+            raise ValueError(weakness)
+        return secret
 
     @field_validator("minio_endpoint")
     @classmethod

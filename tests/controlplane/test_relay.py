@@ -207,5 +207,5 @@ def test_the_wait_before_another_attempt_grows_up_to_a_bound(failures: int) -> N
     ],
 )
 def test_the_settings_choose_the_way_to_the_others(environment: dict[str, str], expected: type) -> None:
-    settings = Settings.model_validate({"JWT_SECRET": "s" * 32, **environment})
+    settings = Settings.model_validate({"JWT_SECRET": "a secret of the tests, long enough", **environment})
     assert type(relay_of(settings)) is expected

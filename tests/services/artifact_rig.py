@@ -109,10 +109,10 @@ class ArtifactRig:
 
     async def user(self, name: str = "ada") -> Caller:
         """Returns a signed-in user."""
-        accounts = self.control_plane.parts.accounts
-        await accounts.register(f"{name}@example.com", "correct horse", name)
-        signed_in = await accounts.login(f"{name}@example.com", "correct horse")
-        return Caller(self.channel, signed_in.token.text)
+        who = {"email": f"{name}@example.com", "password": "correct horse"}
+        await Caller(self.channel).call("AuthService/Register", None, name=name, **who)
+        signed_in = await Caller(self.channel).call("AuthService/Login", **who)
+        return Caller(self.channel, signed_in.access_token)
 
     async def agent(self, name: str = "agent-1") -> Agent:
         """Returns an enrolled agent with an open session."""
@@ -144,7 +144,7 @@ async def control_plane(folder: Path, **others: str) -> AsyncGenerator[ArtifactR
     await asyncio.to_thread(upgrade, url)
     settings = Settings.model_validate(
         {
-            "JWT_SECRET": "s" * 32,
+            "JWT_SECRET": "a secret of the tests, long enough",
             "TOWLINE_DATA_DIR": folder,
             "GRPC_PORT": 0,
             "TOWLINE_BCRYPT_COST": 4,

@@ -27,9 +27,12 @@ from towline.v1 import (
     run_service_pb2_grpc,
     secret_service_pb2,
     secret_service_pb2_grpc,
+    user_service_pb2,
+    user_service_pb2_grpc,
     workflow_service_pb2,
     workflow_service_pb2_grpc,
 )
+from towline_controlplane.api_keys import ApiKeys
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import InProcessDoorbell, logs_topic
@@ -43,7 +46,9 @@ from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.rooms import Claim
+from towline_controlplane.services.access import scope_nouns
 from towline_controlplane.services.agent_admin import AgentAdminService
+from towline_controlplane.services.authentication import AuthService
 from towline_controlplane.services.log_streams import LogStreams
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
@@ -53,8 +58,9 @@ from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
 from towline_controlplane.services.secrets import SecretService
 from towline_controlplane.services.server import ControlPlaneServer, ServerOptions, Service
-from towline_controlplane.services.users import AuthService
+from towline_controlplane.services.users import UserService
 from towline_controlplane.services.workflows import WorkflowService
+from towline_controlplane.sign_ins import SignIns
 from towline_controlplane.store import agents, logs, queues, users
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Database
@@ -82,6 +88,7 @@ SERVICES: Final[Sequence[ServiceDescriptor]] = [
         (plugin_service_pb2, "PluginService"),
         (agent_admin_service_pb2, "AgentAdminService"),
         (secret_service_pb2, "SecretService"),
+        (user_service_pb2, "UserService"),
         (agent_service_pb2, "AgentService"),
     )
 ]
@@ -282,6 +289,7 @@ async def control_plane(
     database, doorbell = Database.open(url), InProcessDoorbell()
     orchestrator, passwords = Orchestrator(database, doorbell), Passwords(COST)
     accounts = Accounts(database, passwords, tokens := AccessTokens(SECRET))
+    sign_ins = SignIns(database, doorbell, passwords, tokens)
     blobs = FolderBlobs(folder / "blobs")
     archive = LogArchive(database, blobs, folder / "spool")
     logs = LogStreams(database, doorbell, archive, poll_seconds, log_grace_seconds)
@@ -294,7 +302,9 @@ async def control_plane(
         logs,
         RunArtifacts(database, blobs),
     )
-    servicers = _servicers(folder, database, doorbell, orchestrator, runs, blobs, accounts, Keyring.parse(secrets_key))
+    servicers = _servicers(
+        folder, database, doorbell, orchestrator, runs, blobs, accounts, sign_ins, Keyring.parse(secrets_key)
+    )
     server = ControlPlaneServer(servicers, accounts, ServerOptions(port=0, **options))
     committing = asyncio.create_task(orchestrator.run())
     address = f"127.0.0.1:{await server.start()}"
@@ -330,12 +340,14 @@ def _servicers(
     runs: RunService,
     blobs: FolderBlobs,
     accounts: Accounts,
+    sign_ins: SignIns,
     keys: Keyring | None,
 ) -> list[Service]:
     spool = folder / "spool"
     spool.mkdir()
+    api_keys = ApiKeys(database, doorbell, scope_nouns(SERVICES))
     servicers: list[tuple[Callable[..., None], object]] = [
-        (auth_service_pb2_grpc.add_AuthServiceServicer_to_server, AuthService(accounts)),
+        (auth_service_pb2_grpc.add_AuthServiceServicer_to_server, AuthService(accounts, sign_ins, api_keys)),
         (
             workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server,
             WorkflowService(database),
@@ -350,6 +362,7 @@ def _servicers(
             AgentAdminService(database, doorbell, LeaseExpiry(database, orchestrator, 30.0)),
         ),
         (secret_service_pb2_grpc.add_SecretServiceServicer_to_server, SecretService(database, keys)),
+        (user_service_pb2_grpc.add_UserServiceServicer_to_server, UserService(database, doorbell, sign_ins)),
         (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, DeafAgentService()),
     ]
     return [Service(descriptor, add, servicer) for descriptor, (add, servicer) in zip(SERVICES, servicers, strict=True)]

@@ -1,6 +1,7 @@
 """Registering, signing in, and what makes a token worth nothing."""
 
 import asyncio
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -134,9 +135,27 @@ def test_a_check_without_a_hash_does_the_work_of_one(monkeypatch: pytest.MonkeyP
     assert checked == [b"$2b$04$"] * 2
 
 
-def test_a_short_secret_is_refused() -> None:
-    with pytest.raises(ValueError, match="32 bytes"):
-        AccessTokens("x" * 31)
+@pytest.mark.parametrize(
+    ("secret", "why"),
+    [
+        (SECRET[:31], "32 bytes"),
+        ("", "32 bytes"),
+        ("x" * 64, "easy to guess"),
+        ("0123456789abcdef" * 3, "easy to guess"),
+        ("ChangeMe-ChangeMe-1234567890-abcdef", "easy to guess"),
+        ("secret-secret-secret-secret-secret-secret", "easy to guess"),
+    ],
+)
+def test_a_secret_that_can_be_guessed_is_refused(secret: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        AccessTokens(secret)
+    assert not secret or secret not in str(caught.value)
+
+
+@pytest.mark.parametrize("random", [lambda: secrets.token_hex(32), lambda: secrets.token_urlsafe(32)])
+def test_a_random_secret_is_taken(random: Callable[[], str]) -> None:
+    for _ in range(100):
+        AccessTokens(random())
 
 
 def _claims(**changes: Any) -> dict[str, Any]:
@@ -184,6 +203,7 @@ ATTACKS: Mapping[str, Callable[[], str]] = {
     "wrong issuer": lambda: _signed(_claims(iss="other")),
     "wrong type": lambda: _signed(_claims(typ="refresh")),
     "version as bool": lambda: _signed(_claims(tv=True)),
+    "sign-in as number": lambda: _signed(_claims(sid=1)),
     "version as text": lambda: _signed(_claims(tv="3")),
     "not yet valid": lambda: _signed(_claims(nbf=int(time.time()) + 60)),
     "no jwt": lambda: "nonsense",

@@ -115,7 +115,7 @@ class Replica:
 @contextlib.asynccontextmanager
 async def replica(folder: Path, url: str) -> AsyncGenerator[Replica]:
     database, doorbell = Database.open(url), WatchedDoorbell()
-    settings = Settings.model_validate({"JWT_SECRET": "s" * 32, "TOWLINE_DATA_DIR": folder})
+    settings = Settings.model_validate({"JWT_SECRET": "a secret of the tests, long enough", "TOWLINE_DATA_DIR": folder})
     settings.spool_folder.mkdir(parents=True, exist_ok=True)
     parts = assemble(settings, database, doorbell, Sources())
     duties = [asyncio.ensure_future(duty()) for duty in parts.duties]

@@ -10,7 +10,18 @@ from sqlalchemy import event
 from store_samples import Store, a_run, a_step, add_agent, add_run
 
 from towline_controlplane.model import RunState, StepState
-from towline_controlplane.store import agents, leases, logs, plugins, run_lists, runs, users, workflows
+from towline_controlplane.store import (
+    agents,
+    api_keys,
+    leases,
+    logs,
+    plugins,
+    run_lists,
+    runs,
+    sign_ins,
+    users,
+    workflows,
+)
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.keysets import Order
 from towline_controlplane.store.logs import LogAppend, LogPosition
@@ -99,6 +110,17 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "lock_agents": (lambda tx: agents.lock_agents(tx, ["agent-1"]), ["agents (id=?)", HELD, STEP]),
     "list_agents": (lambda tx: agents.list_agents(tx, "a", 9), ["agents (name>?)", HELD, STEP, HELD, STEP]),
     "find_by_email": (lambda tx: users.find_by_email(tx, "e"), ["users (email=?)"]),
+    "find_by_token": (
+        lambda tx: users.find_by_token(tx, "u", 1, "t", "s"),
+        ["users (id=?)", "revoked_tokens (token_id=?)"],
+    ),
+    "find_by_hash": (lambda tx: api_keys.find_by_hash(tx, "h"), ["api_keys (key_hash=?)", "users (id=?)"]),
+    "lock_by_family": (lambda tx: sign_ins.lock_by_family(tx, "f"), ["sign_ins (family_hash=?)"]),
+    "list_of_user": (
+        lambda tx: api_keys.list_of_user(tx, "u", "k", 9),
+        ["api_keys api_keys_by_user (user_id=? AND id<?)"],
+    ),
+    "list_users": (lambda tx: users.list_users(tx, "e", 9), ["users (email>?)"]),
     "list_workflows": (
         lambda tx: workflows.list_workflows(tx, WorkflowFilter(), (1, "a"), 9),
         ["workflows workflows_by_time ((create_time,id)<(?,?))"],
@@ -185,7 +207,7 @@ def explain(tx: Transaction, query: Query) -> list[str]:
 
 def in_short(line: str) -> str:
     """`SEARCH s USING INDEX name (terms)` → `steps name (terms)`, without the names that SQLite makes itself."""
-    found = re.fullmatch(r"SEARCH (\w+) USING (?:COVERING )?(?:INDEX|PRIMARY KEY)( \w+)? (\(.*\))", line)
+    found = re.fullmatch(r"SEARCH (\w+) USING (?:COVERING )?(?:INDEX|PRIMARY KEY)( \w+)? (\(.*\))(?: LEFT-JOIN)?", line)
     assert found, line
     table, index, terms = found.groups()
     key_of = re.fullmatch(r" sqlite_autoindex_(\w+)_\d+", index or "")

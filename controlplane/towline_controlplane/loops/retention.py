@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from towline_controlplane.blobs import Blobs
-from towline_controlplane.store import artifacts, released_blobs, retention
+from towline_controlplane.store import api_keys, artifacts, released_blobs, retention, sign_ins
 from towline_controlplane.store.database import Database
 
 _RUNS_AT_ONCE = 100
@@ -22,6 +22,8 @@ _BLOBS_AT_ONCE = 100
 _ARTIFACTS_AT_ONCE = 500
 _GRACE_HOURS = 24.0
 """How long a blob, a deleted workflow, or an artifact that no result names, stays after it was last seen in use."""
+_EXPIRED_KEYS_HOURS = 30 * 24.0
+"""How long an API key that has expired is still listed."""
 _SENTENCE_HOURS = 1.0
 """A blob that was condemned so long ago is removed by the next one who looks: who began with it is gone."""
 _REMOVAL_SECONDS = 600.0
@@ -48,6 +50,10 @@ class Retention:
         await self._delete_requests(deleted)
         await self._delete_workflows(deleted)
         deleted["enrollment_tokens"] = await self.database.write(retention.delete_expired_tokens)
+        deleted["sign_ins"] = await self.database.write(sign_ins.delete_expired)
+        deleted["api_keys"] = await self.database.write(
+            lambda tx: api_keys.delete_expired(tx, tx.now - _micros(_EXPIRED_KEYS_HOURS))
+        )
         await self._delete_artifacts(deleted)
         await self._delete_blobs(deleted)
         if deleted.total():

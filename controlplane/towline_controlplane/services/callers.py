@@ -5,18 +5,24 @@ from typing import Any, Final, TypeAlias
 
 from grpc import aio
 
+from towline_controlplane.identity import Credential, CredentialKind, Person
 from towline_controlplane.model import AgentRecord, Role, User
 
 Context: TypeAlias = aio.ServicerContext[Any, Any]
 """The context of a call, as gRPC hands it to every method."""
 
-_user: Final[ContextVar[User]] = ContextVar("towline_user")
+_person: Final[ContextVar[Person]] = ContextVar("towline_person")
 _agent: Final[ContextVar[AgentRecord]] = ContextVar("towline_agent")
 
 
+def enter_person(person: Person) -> None:
+    """Makes `person` the caller of the running call."""
+    _person.set(person)
+
+
 def enter_user(user: User) -> None:
-    """Makes `user` the caller of the running call."""
-    _user.set(user)
+    """Makes `user` the caller of the running call, by a credential that does not matter."""
+    _person.set(Person(user, Credential(CredentialKind.NONE, "")))
 
 
 def enter_agent(agent: AgentRecord) -> None:
@@ -24,9 +30,14 @@ def enter_agent(agent: AgentRecord) -> None:
     _agent.set(agent)
 
 
+def current_person() -> Person:
+    """Returns the person who calls, with the credential; only methods with access USER or ADMIN have one."""
+    return _person.get()
+
+
 def current_user() -> User:
-    """Returns the person who calls; only methods with access USER or ADMIN have one."""
-    return _user.get()
+    """Returns the user who calls; only methods with access USER or ADMIN have one."""
+    return _person.get().user
 
 
 def current_agent() -> AgentRecord:

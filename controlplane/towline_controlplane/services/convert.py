@@ -11,8 +11,18 @@ from google.protobuf.json_format import Parse
 from google.protobuf.struct_pb2 import Value
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from towline.v1 import agent_pb2, artifact_pb2, plugin_pb2, run_pb2, sandbox_pb2, user_pb2, workflow_pb2
+from towline.v1 import (
+    agent_pb2,
+    api_key_pb2,
+    artifact_pb2,
+    plugin_pb2,
+    run_pb2,
+    sandbox_pb2,
+    user_pb2,
+    workflow_pb2,
+)
 from towline_controlplane import model
+from towline_controlplane.identity import ApiKey
 from towline_controlplane.json_values import object_of
 from towline_controlplane.log_status import LogStatus
 from towline_controlplane.registry import Plugin, PluginVersion
@@ -49,6 +59,21 @@ def user(row: model.User) -> user_pb2.User:
         name=row.name,
         role=row.role.value,
         create_time=timestamp(row.create_time),
+        disabled=row.disabled,
+    )
+
+
+def api_key(row: ApiKey) -> api_key_pb2.ApiKey:
+    """Returns the API key without its hash."""
+    return api_key_pb2.ApiKey(
+        id=row.id,
+        name=row.name,
+        prefix=row.prefix,
+        owner_id=row.user_id,
+        scopes=row.scopes,
+        create_time=timestamp(row.create_time),
+        expire_time=timestamp(row.expire_time),
+        use_time=timestamp(row.use_time),
     )
 
 

@@ -16,12 +16,14 @@ import structlog
 from grpc import aio
 from structlog.contextvars import bind_contextvars
 
-from towline.v1.access_pb2 import ADMIN, AGENT, PUBLIC, USER, Access
+from towline.v1.access_pb2 import ADMIN, AGENT, PUBLIC, USER
+from towline_controlplane.api_keys import reaches
 from towline_controlplane.errors import PermissionDenied, TowlineError, Unauthenticated
+from towline_controlplane.identity import CredentialKind, Person
 from towline_controlplane.ids import new_id
-from towline_controlplane.model import AgentRecord, Role, User
+from towline_controlplane.model import AgentRecord, Role
 from towline_controlplane.services import callers
-from towline_controlplane.services.access import OPEN_SERVICES
+from towline_controlplane.services.access import OPEN_SERVICES, AccessRules
 from towline_controlplane.services.callers import Context
 from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.statuses import REQUEST_ID_KEY, abort
@@ -47,8 +49,8 @@ log = structlog.get_logger(__name__)
 class Identity(Protocol):
     """Recognises callers by what they present; raises Unauthenticated."""
 
-    async def user_of(self, token: str) -> User:
-        """Returns the user of an access token."""
+    async def person_of(self, presented: str) -> Person:
+        """Returns the user of an access token or API key."""
         ...
 
     async def agent_of(self, credential: str) -> AgentRecord:
@@ -62,14 +64,12 @@ class CallInterceptor(aio.ServerInterceptor):
     def __init__(
         self,
         identity: Identity,
-        access: Mapping[str, Access],
-        mutations: frozenset[str],
+        rules: AccessRules,
         streams: OpenStreams,
         recheck_seconds: float = 30.0,
     ) -> None:
         self._identity = identity
-        self._access = access
-        self._mutations = mutations
+        self._rules = rules
         self._streams = streams
         self._recheck_seconds = recheck_seconds
         self._guarded: dict[str, Handler] = {}
@@ -149,12 +149,12 @@ class CallInterceptor(aio.ServerInterceptor):
             log.exception("call failed")
             await abort(context, TowlineError(f"the server failed; its log has request {request_id}"), request_id)
         finally:
-            if method in self._mutations:
+            if method in self._rules.mutations:
                 log.info("call", code=code, milliseconds=round((time.monotonic() - began) * 1000, 1))
 
     async def _identify(self, method: str, context: Context) -> str:
         """Makes the caller known to the servicer and returns its id; raises unless it may call the method."""
-        access = self._access.get(method)
+        access = self._rules.access.get(method)
         if access == PUBLIC:
             return _ANYBODY
         if access == AGENT:
@@ -163,11 +163,21 @@ class CallInterceptor(aio.ServerInterceptor):
             return agent.id
         if access not in (USER, ADMIN):
             raise PermissionDenied("nobody may call this method")
-        user = await self._identity.user_of(_bearer(context))
-        if access == ADMIN and user.role is not Role.ADMIN:
+        person = await self._identity.person_of(_bearer(context))
+        self._check_scope(method, person)
+        if access == ADMIN and person.user.role is not Role.ADMIN:
             raise PermissionDenied("only an admin may do this")
-        callers.enter_user(user)
-        return user.id
+        callers.enter_person(person)
+        return person.user.id
+
+    def _check_scope(self, method: str, person: Person) -> None:
+        if person.credential.kind is not CredentialKind.API_KEY:
+            return
+        needed = self._rules.key_scopes.get(method)
+        if needed is None:
+            raise PermissionDenied("no API key may do this: sign in")
+        if needed and not reaches(person.credential.scopes, needed):
+            raise PermissionDenied(f"the API key lacks the scope {needed}")
 
 
 async def _hear_out(upload: AsyncIterator[Any]) -> None:

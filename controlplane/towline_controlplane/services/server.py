@@ -13,8 +13,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from towline.v1.access_pb2 import PUBLIC
-from towline_controlplane.services.access import check_access_options, mutations
+from towline_controlplane.services.access import AccessRules
 from towline_controlplane.services.connections import channel_options
 from towline_controlplane.services.described_contract import DescribedContract
 from towline_controlplane.services.health import HEALTH_NAME, Health
@@ -57,9 +56,8 @@ class ControlPlaneServer:
         self._streams = OpenStreams(options.max_streams_per_caller)
         interceptor = CallInterceptor(
             identity,
-            # A stream like any other: counted, and ended when the server stops.
-            {**check_access_options(descriptors), _REFLECTION: PUBLIC},
-            mutations(descriptors),
+            # Reflection is a stream like any other: counted, and ended when the server stops.
+            AccessRules.of(descriptors, public=[_REFLECTION]),
             self._streams,
             options.recheck_seconds,
         )

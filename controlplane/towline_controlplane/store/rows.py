@@ -14,6 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from towline_controlplane.artifact_records import Artifact
 from towline_controlplane.evidence import Cause, Evidence
+from towline_controlplane.identity import ApiKey, SignIn
 from towline_controlplane.model import (
     AgentRecord,
     Attempt,
@@ -236,7 +237,9 @@ STEP = Mapped(Step, state=_enum(StepState), held=_BOOLEAN, error=_FAILURE)
 ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAGE, evidence=_EVIDENCE)
 ARTIFACT = Mapped(Artifact)
 EVENT = Mapped(Event, type=_enum(EventType), details=_MAPPING)
-USER = Mapped(User, role=_enum(Role))
+USER = Mapped(User, role=_enum(Role), disabled=_BOOLEAN)
+SIGN_IN = Mapped(SignIn)
+API_KEY = Mapped(ApiKey, scopes=_NAMES)
 WORKFLOW = Mapped(Workflow)
 WORKFLOW_VERSION = Mapped(WorkflowVersion, plugins=Conversion(_refs_to_json, _refs_from_json))
 AGENT = Mapped(AgentRecord, labels=_MAPPING, drained=_BOOLEAN, disabled=_BOOLEAN, plugins=_NAMES, lacking=_NAMES)

@@ -16,10 +16,12 @@ from sqlalchemy import (
 )
 
 from towline_controlplane.model import AttemptState, Role, RunState, StepState
-from towline_controlplane.store import agent_tables, columns, log_tables, plugin_tables, secret_tables
+from towline_controlplane.store import agent_tables, columns, identity_tables, log_tables, plugin_tables, secret_tables
 from towline_controlplane.store.columns import big, count, ended, flag, metadata, of_run, one_of, partial, text_column
 
 plugins, plugin_versions = plugin_tables.plugins, plugin_tables.plugin_versions
+sign_ins, revoked_tokens = identity_tables.sign_ins, identity_tables.revoked_tokens
+api_keys = identity_tables.api_keys
 secrets, secret_grants = secret_tables.secrets, secret_tables.secret_grants
 run_logs, attempt_logs, log_chunks = log_tables.run_logs, log_tables.attempt_logs, log_tables.log_chunks
 
@@ -46,6 +48,7 @@ users = Table(
     text_column("role"),
     count("token_version"),
     big("create_time"),
+    flag("disabled", default=false()),
     PrimaryKeyConstraint("id"),
     UniqueConstraint("email"),
     one_of("role", Role),
