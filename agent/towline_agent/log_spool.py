@@ -101,6 +101,8 @@ class AttemptLog:
         self._cap = cap
         self._clock = clock
         self._full = False
+        self._unspooled = False
+        """The disk had no room."""
         self._splitters = {
             stream: LineSplitter(stream, clock.micros) for stream in (OutputStream.STDOUT, OutputStream.STDERR)
         }
@@ -125,6 +127,8 @@ class AttemptLog:
         """Adds the unfinished lines; nothing is written afterwards."""
         for splitter in self._splitters.values():
             self._append(splitter.finish())
+        if self._unspooled:
+            self._tell_of_loss()
 
     def end(self) -> LogEnd:
         """Returns what the control plane has to know of a log that is finished."""
@@ -148,13 +152,21 @@ class AttemptLog:
             if len(kept) < len(records):
                 self._cut(records[len(kept) :])
         except OSError as error:
-            self._full = True
+            self._full = self._unspooled = True
             self._drop(records)
             log.warning("log_not_spooled", key=self.file.key, reason=str(error))
 
     def _drop(self, data: bytes) -> None:
         self.dropped_bytes += len(data)
         self.dropped_lines += data.count(b"\n")
+
+    def _tell_of_loss(self) -> None:
+        """By now there may be room for a line; if not, the end of the log says how much is missing."""
+        marker = f"The agent had no room for the rest: {self.dropped_lines} lines are missing"
+        try:
+            self.file.append(record(self._clock.micros(), OutputStream.SYSTEM, marker.encode()))
+        except OSError as error:
+            log.warning("log_loss_not_spooled", key=self.file.key, reason=str(error))
 
     def _cut(self, dropped: bytes) -> None:
         self._full = True

@@ -41,6 +41,8 @@ _TOLD_CAUSES = MappingProxyType(
     }
 )
 """Codes by which a plugin says what it ran into; any other is an error of its own."""
+_PASSED_ON = "EXIT_CODE"
+"""Code of a plugin, such as SHELL, whose command has failed: it knows no more than the exit code says."""
 _LAST_WORDS = (
     ("No space left on device", Evidence.DISK_FULL),
     ("Disk quota exceeded", Evidence.DISK_FULL),
@@ -165,16 +167,18 @@ def _exited_with_error(end: Exit, around: Circumstances) -> AttemptResult:
     code = end.exit_code or 0
     default_class = TRANSIENT if code == EXIT_TRANSIENT else PERMANENT
     told = _told_error(end)
-    if told is not None:
+    if told is not None and told.get("code") != _PASSED_ON:
         return _told_failure(told, default_class, _last_errors(around) or _explain_code(code))
     words = next((cause for words, cause in _LAST_WORDS if any(words in line for line in around.last_errors)), None)
     if words is not None:
         return _LIMITED[words](end, around)
+    if told is not None:
+        return _told_failure(told, default_class, _last_errors(around) or _explain_code(code))
     cause = _with_last_errors(_explain_code(code), around)
     message = (
         f"The plugin asked for a retry (exit code {code})" if code == EXIT_TRANSIENT else f"Ended with exit code {code}"
     )
-    return failed(_failure(default_class, "EXIT_CODE", message, cause), Evidence.EXIT_CODE)
+    return failed(_failure(default_class, _PASSED_ON, message, cause), Evidence.EXIT_CODE)
 
 
 def _explain_code(code: int) -> str:

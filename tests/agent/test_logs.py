@@ -1,5 +1,6 @@
 """Log records: what any output becomes, and what fits."""
 
+import errno
 import hashlib
 import re
 from pathlib import Path
@@ -105,6 +106,33 @@ def test_what_is_dropped_is_counted_and_what_is_kept_is_hashed(tmp_path: Path) -
     assert end.dropped_bytes == log.dropped_bytes > 0
     assert end.sha256 == hashlib.sha256(data).digest()
     assert len(data) == log.file.size <= 1_000
+
+
+def test_what_a_full_disk_has_cost_is_counted_and_told_once_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, is_full = LogFile.append, False
+
+    def append_if_there_is_room(self: LogFile, records: bytes) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append(self, records)
+
+    monkeypatch.setattr(LogFile, "append", append_if_there_is_room)
+    told, untold = open_log(tmp_path / "told", cap=10_000), open_log(tmp_path / "untold", cap=10_000)
+    for log in (told, untold):
+        is_full = False
+        log.write(OutputStream.STDOUT, b"kept\n")
+        is_full = True
+        log.write(OutputStream.STDOUT, b"one\ntwo\n")
+        is_full = log is untold
+        log.write(OutputStream.STDOUT, b"three\n")
+        log.finish()
+        assert log.end().dropped_lines == 3
+        assert log.end().sha256 == hashlib.sha256(log.file.read(0, 10_000)).digest()
+    assert [line.partition(b" ")[2] for line in untold.file.read(0, 10_000).splitlines()] == [b"O- kept"]
+    lines = [line.partition(b" ")[2] for line in told.file.read(0, 10_000).splitlines()]
+    assert lines == [b"O- kept", b"S- The agent had no room for the rest: 3 lines are missing"]
 
 
 RAW: dict[str, tuple[list[bytes], list[bytes]]] = {

@@ -1,6 +1,7 @@
 """How the end of processes becomes a result."""
 
 import signal
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -118,3 +119,15 @@ def test_texts_are_bounded_and_hold_the_last_errors() -> None:
     result = decide(LEASE, exited(2), Circumstances(30, 512, 1000, last_errors=["boom " * 5000]))
     assert "last lines of stderr: boom" in result.failure.cause
     assert len(result.failure.cause) == 4096
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("head: No space left on device", "DISK_FULL"), ("dd: File too large", "FILE_LIMIT")]
+)
+def test_last_words_say_more_than_an_exit_code_that_a_plugin_passes_on(words: str, code: str) -> None:
+    told = b'{"error": {"class": "PERMANENT", "code": "EXIT_CODE", "message": "the command exited with 1"}}'
+    around = replace(AROUND, last_errors=[words])
+    assert decide(LEASE, exited(1, told), around).failure.code == code
+    assert decide(LEASE, exited(1, told.replace(b"EXIT_CODE", b"MINE")), around).failure.code == "MINE"
+    quiet = decide(LEASE, exited(1, told), AROUND)
+    assert (quiet.failure.code, quiet.failure.message) == ("EXIT_CODE", "the command exited with 1")
