@@ -26,13 +26,12 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from bench.figures import table
 from bench.store import postgres
-from towline.v1.run_pb2 import Event, LogsEnd, Run
+from towline.v1.run_pb2 import Event, LogsEnd
 from towline_cli.child_settings import Places
 from towline_cli.installation import Installation
 from towline_sdk.client import Client
-from towline_sdk.documents import Json, parse_dag, parse_value
+from towline_sdk.documents import Json, parse_workflow
 
-NOTHING = parse_value(None, "input")
 _WIDTH = 48
 _FLOOD = """
 import sys, time
@@ -107,8 +106,8 @@ async def measure(client: Client, rate: int, seconds: float) -> None:
     flood = await workflow(client, {"id": "flood", "type": "PYTHON", "config": {"code": code}})
     await watched(client, short, asyncio.create_task(asyncio.sleep(1)))
     quiet = await watched(client, short, asyncio.create_task(asyncio.sleep(seconds)))
-    run = await client.runs.start(flood, NOTHING)
-    flooding = asyncio.create_task(ended(client, run.id))
+    run = await client.runs.start(flood)
+    flooding = asyncio.create_task(client.runs.result(run.id))
     loud = await watched(client, short, flooding)
     run = flooding.result()
     took: float = json.loads(MessageToJson(run.output))["flood"]["seconds"]
@@ -138,7 +137,7 @@ async def watched(client: Client, workflow_id: str, meanwhile: "asyncio.Task[Any
     seen = Watched()
     processes = {name: found for name, found in _processes().items() if name in ("agent", "controlplane")}
     while not meanwhile.done():
-        run = await client.runs.start(workflow_id, NOTHING)
+        run = await client.runs.start(workflow_id)
         times: dict[Event.Type, float] = {}
         async for event in client.runs.watch(run.id):
             times[event.type] = _seconds(event.create_time)
@@ -152,17 +151,10 @@ async def watched(client: Client, workflow_id: str, meanwhile: "asyncio.Task[Any
     return seen
 
 
-async def ended(client: Client, run_id: str) -> Run:
-    """Returns a run once it has ended."""
-    async for _ in client.runs.watch(run_id):
-        pass
-    return await client.runs.get(run_id)
-
-
 async def workflow(client: Client, node: dict[str, Json]) -> str:
     """Creates a workflow of one node and returns its id."""
-    dag = parse_dag({"nodes": [node], "edges": []}, "dag")
-    return (await client.workflows.create(str(node["id"]), "", dag)).id
+    made = parse_workflow({"name": node["id"], "dag": {"nodes": [node], "edges": []}})
+    return (await client.workflows.create(made)).id
 
 
 def _processes() -> dict[str, psutil.Process]:

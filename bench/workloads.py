@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import psutil
-from google.protobuf.struct_pb2 import Value
 
 from bench.dags import Document, chain, fan
 from bench.figures import spread, table
@@ -82,7 +81,7 @@ class Bench:
 
     async def _create(self, dag: Document) -> str:
         made = parse_workflow({"name": "bench", "dag": dag})
-        return (await self._workflows.create(made.name, made.description, made.dag, made.policies)).id
+        return (await self._workflows.create(made)).id
 
     async def _seconds(self, workflow: str) -> float:
         began = time.perf_counter()
@@ -91,7 +90,7 @@ class Bench:
 
     async def _run(self, workflow: str, starting: asyncio.Semaphore, watching: asyncio.Semaphore) -> None:
         async with starting:
-            run = await self._runs.start(workflow, Value())
+            run = await self._runs.start(workflow)
         async with watching:
             async for _ in self._runs.watch(run.id):
                 pass

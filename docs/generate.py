@@ -1,4 +1,4 @@
-"""Writes the documents that are derived from code: `docs/states.md` and `docs/configuration.md` (`make docs`)."""
+"""Writes what is derived from code (`make docs`): the states, the settings, the types of the blocking client."""
 
 import ast
 import importlib
@@ -9,6 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
+import blocking_client
 from pydantic_settings import BaseSettings
 
 from towline_controlplane.engine import transitions
@@ -38,7 +39,11 @@ CLIENT = """
 
 def documents() -> dict[Path, str]:
     """Returns the text of each derived document by its path."""
-    return {DOCS / "states.md": states(), DOCS / "configuration.md": configuration()}
+    return {
+        DOCS / "states.md": states(),
+        DOCS / "configuration.md": configuration(),
+        DOCS.parent / "sdk/towline_sdk/blocking.pyi": blocking_client.stub(),
+    }
 
 
 def states() -> str:

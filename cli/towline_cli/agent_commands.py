@@ -15,7 +15,8 @@ from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
 from towline_cli.options import Output, OutputFormat, PageSize, PageToken
 from towline_cli.output import show, show_list
-from towline_sdk.client import Client, Page
+from towline_sdk.client import Client
+from towline_sdk.pages import Page
 
 WAIT_SECONDS: Final = 1.0
 """Between two looks at an agent that is being waited for."""

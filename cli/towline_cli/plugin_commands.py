@@ -15,7 +15,7 @@ from towline_cli.output import print_json, show, show_list
 from towline_cli.processes import require
 from towline_sdk import scaffold
 from towline_sdk.bundle import pack
-from towline_sdk.client import Page
+from towline_sdk.pages import Page
 
 app = typer.Typer(help="Plugins.", no_args_is_help=True, rich_markup_mode=None)
 

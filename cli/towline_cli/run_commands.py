@@ -16,9 +16,11 @@ from towline_cli.options import NodeId, Output, OutputFormat, PageSize, PageToke
 from towline_cli.output import print_json_line, printable, show, show_list, shows_colours
 from towline_cli.views import View, log_text, logs_end_lines
 from towline_cli.watching import view_for, watch
-from towline_sdk.client import Client, Page, RunOptions
-from towline_sdk.documents import parse_json, parse_value, to_json
+from towline_sdk.client import Client
+from towline_sdk.documents import parse_json, to_json
 from towline_sdk.errors import InvalidArgumentError, InvalidDocumentError
+from towline_sdk.pages import Page
+from towline_sdk.run_calls import RunOptions
 
 app = typer.Typer(help="Runs of workflows.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -36,11 +38,11 @@ def start(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Start a run of a workflow."""
-    value = parse_value(parse_json(*_input_text(run_input)), "input")
+    value = parse_json(*_input_text(run_input))
     options = RunOptions(version_id=version, priority=priority)
 
     async def talk(client: Client) -> Run:
-        run = await client.runs.start(workflow_id, value, options)
+        run = (await client.runs.start(workflow_id, value, options)).run
         if not follow:
             return run
         return await watch(client, run.id, View() if output is OutputFormat.JSON else view_for(run.id, output))

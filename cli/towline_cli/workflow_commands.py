@@ -1,6 +1,7 @@
 """Commands of workflows: `towline workflow …`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,9 @@ from towline_cli import columns
 from towline_cli.conversation import converse
 from towline_cli.options import Output, OutputFormat, PageSize, PageToken, WorkflowFile, WorkflowId
 from towline_cli.output import show, show_list
-from towline_sdk.client import Page
 from towline_sdk.documents import NO_POLICIES, WorkflowDocument, parse_json, parse_workflow
 from towline_sdk.errors import InvalidArgumentError, InvalidDocumentError
+from towline_sdk.pages import Page
 
 app = typer.Typer(help="Workflows and their versions.", no_args_is_help=True, rich_markup_mode=None)
 versions_app = typer.Typer(help="Versions of a workflow.", no_args_is_help=True, rich_markup_mode=None)
@@ -30,10 +31,8 @@ def create(file: WorkflowFile, name: Name = "", output: Output = OutputFormat.TA
     title = name or document.name
     if not title:
         raise InvalidArgumentError(f"{file} holds no name: give one with --name")
-    workflow = converse(
-        lambda client: client.workflows.create(title, document.description, document.dag, document.policies)
-    )
-    show(workflow, output)
+    named = replace(document, name=title)
+    show(converse(lambda client: client.workflows.create(named)), output)
 
 
 @app.command("list")

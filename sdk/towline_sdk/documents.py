@@ -6,7 +6,7 @@ unknown fields, values of another type.
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, TypeAlias, TypeVar, cast
@@ -20,6 +20,8 @@ from towline.v1.workflow_pb2 import Concurrency, Dag, Edge, Node, Workflow
 from towline_sdk.errors import InvalidDocumentError, Violation
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+JsonInput: TypeAlias = "bool | int | float | str | Sequence[JsonInput] | Mapping[str, JsonInput] | None"
+"""JSON that is only read: also takes a `dict[str, int]`, which is no `dict[str, Json]`."""
 MessageT = TypeVar("MessageT", bound=Message)
 
 LARGEST_INTEGER: Final = 2**53 - 1
@@ -107,12 +109,17 @@ def parse_dag(document: Json, path: str) -> Dag:
     return Dag(nodes=nodes, edges=edges)
 
 
-def parse_value(document: Json, path: str) -> Value:
+def parse_value(document: JsonInput, path: str) -> Value:
     """Returns free JSON as the wire carries it; every number arrives as written."""
-    wrong = list(_lossy_numbers(document, path))
+    wrong = list(_lossy_numbers(cast("Json", document), path))
     if wrong:
         raise _invalid(f"the {path}", wrong)
     return json_format.Parse(json.dumps(document), Value())
+
+
+def plain_value(value: Value) -> Json:
+    """Returns free JSON of the wire as Python's own values."""
+    return _whole(json_format.MessageToDict(value))
 
 
 def to_json(message: Message) -> dict[str, Json]:

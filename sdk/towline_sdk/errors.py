@@ -13,15 +13,7 @@ TowlineError
 └── ServerError                 a defect of the server; `request_id` finds it in its log
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """One wrong place of a request: `field` is its path as written in JSON."""
-
-    field: str
-    message: str
+from towline_dag.violation import Violation
 
 
 class TowlineError(Exception):

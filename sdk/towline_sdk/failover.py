@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 from grpc import ChannelConnectivity as State
 from grpc import StatusCode, aio
 
-from towline_sdk.servers import addresses
+from towline_sdk import tls
+from towline_sdk.servers import addresses, has_tls, host_and_port
 
 CONNECT_SECONDS: Final = 2.0
 KEEPALIVE: Final = (
@@ -32,10 +34,16 @@ _UNANSWERED: Final = {StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED}
 Options = Sequence[tuple[str, Any]]
 
 
-def open_channel(servers: str, options: Options) -> aio.Channel:
+def open_channel(servers: str, options: Options, ca_file: Path | None = None) -> aio.Channel:
     """Opens a channel to one server or to several; it connects on first use and reconnects by itself."""
-    channels = [aio.insecure_channel(address, options=options) for address in addresses(servers)]
+    channels = [_channel(address, options, ca_file) for address in addresses(servers)]
     return channels[0] if len(channels) == 1 else FailoverChannel(channels)
+
+
+def _channel(address: str, options: Options, ca_file: Path | None) -> aio.Channel:
+    if not has_tls(address):
+        return aio.insecure_channel(host_and_port(address), options=options)
+    return aio.secure_channel(host_and_port(address), tls.credentials(ca_file), options=options)
 
 
 async def connected(channel: aio.Channel) -> None:

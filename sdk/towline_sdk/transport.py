@@ -1,7 +1,7 @@
 """One gRPC channel with credentials, deadlines and retries; knows the meaning of no method.
 
 The path of a call follows from its request: `GetRunRequest` belongs to the service declared in the same file. Only the
-calls in `REPEATABLE` are sent again after UNAVAILABLE; streams go on from the cursor last seen.
+calls that may be repeated are sent again after UNAVAILABLE; streams go on from the cursor last seen.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -18,29 +19,27 @@ from towline.v1.run_service_pb2 import TailLogsResponse, WatchRunResponse
 from towline_sdk import failover
 from towline_sdk.rpc_errors import from_rpc
 
+READS: Final = ("Explain", "Get", "List")
+"""What the names of methods that change nothing begin with."""
 REPEATABLE: Final = frozenset(
     {
         "CancelRun",
-        "GetMe",
-        "GetPlugin",
-        "GetRun",
-        "GetStep",
-        "GetWorkflow",
-        "ListAgents",
-        "ListArtifacts",
-        "ListPlugins",
-        "ListRuns",
-        "ListSteps",
-        "ListWorkflowVersions",
-        "ListWorkflows",
+        "CapAgent",
+        "DisableAgent",
+        "DrainAgent",
+        "EnableAgent",
+        "GrantSecret",
         "Login",
         "PauseRun",
         "PinWorkflowVersion",
         "PushPlugin",  # content-addressed
         "ResumeRun",
+        "RevokeSecret",
         "StartRun",  # carries a request_id
+        "UndrainAgent",
     }
 )
+"""Methods that change something, but nothing more when they are sent again."""
 UNARY_TRIES: Final = 5
 STREAM_TRIES: Final = 12
 FIRST_BACKOFF_SECONDS: Final = 0.1
@@ -60,11 +59,11 @@ CursoredT = TypeVar("CursoredT", WatchRunResponse, TailLogsResponse)
 class Transport:
     """Calls to one server, or to replicas of it, in the name of one user, on one event loop."""
 
-    def __init__(self, address: str, token: str, deadline_seconds: float) -> None:
+    def __init__(self, address: str, token: str, deadline_seconds: float, ca_file: Path | None = None) -> None:
         self._address = address
         self._token = token
         self._deadline_seconds = deadline_seconds
-        self._channel = failover.open_channel(address, CHANNEL_OPTIONS)
+        self._channel = failover.open_channel(address, CHANNEL_OPTIONS, ca_file)
 
     async def close(self) -> None:
         """Ends the channel and every call on it."""
@@ -125,7 +124,7 @@ class Transport:
             await asyncio.sleep(backoff_seconds(failures - 1))
 
     async def _repeat(self, request: Message, send: Callable[[float, str], Awaitable[AnswerT]]) -> AnswerT:
-        tries = UNARY_TRIES if method_name(request) in REPEATABLE else 1
+        tries = UNARY_TRIES if may_repeat(method_name(request)) else 1
         ends_at = time.monotonic() + self._deadline_seconds
         request_id = uuid.uuid4().hex
         failures = 0
@@ -151,6 +150,11 @@ class Transport:
 def method_name(request: Message) -> str:
     """Returns `GetRun` for `GetRunRequest`."""
     return request.DESCRIPTOR.name.removesuffix("Request")
+
+
+def may_repeat(method: str) -> bool:
+    """Tells whether sending a call twice does no more than sending it once."""
+    return method.startswith(READS) or method in REPEATABLE
 
 
 def method_path(request: Message) -> str:

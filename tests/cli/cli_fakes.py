@@ -71,14 +71,16 @@ class FakeControlPlane:
 
 
 @contextmanager
-def serving() -> Generator[FakeControlPlane]:
+def serving(credentials: grpc.ServerCredentials | None = None) -> Generator[FakeControlPlane]:
     fake = FakeControlPlane()
     server = grpc.server(ThreadPoolExecutor(8))
     for module in CONTRACT:
         for service in module.DESCRIPTOR.services_by_name.values():
             handlers = {method.name: _handler(fake, method) for method in service.methods}
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
-    fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    any_port = "127.0.0.1:0"
+    port = server.add_secure_port(any_port, credentials) if credentials else server.add_insecure_port(any_port)
+    fake.address = f"127.0.0.1:{port}"
     server.start()
     try:
         yield fake

@@ -223,7 +223,15 @@ def test_json_of_a_list_is_that_of_rest(towline: Terminal, control_plane: FakeCo
 
     assert json.loads(towline("workflow", "list", "-o", "json").stdout) == {
         "workflows": [
-            {"id": "w1", "name": "w", "description": "", "ownerId": "", "currentVersion": 2, "pinnedVersionId": ""}
+            {
+                "id": "w1",
+                "name": "w",
+                "description": "",
+                "ownerId": "",
+                "currentVersion": 2,
+                "pinnedVersionId": "",
+                "etag": "",
+            }
         ],
         "nextPageToken": "n",
     }

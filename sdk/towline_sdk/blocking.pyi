@@ -1,0 +1,232 @@
+"""The types of the blocking client. Generated from the calls of `Client` by `make docs`."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from towline.v1 import agent_admin_service_pb2, auth_service_pb2, plugin_service_pb2, run_service_pb2, secret_service_pb2, workflow_service_pb2
+from towline.v1.agent_pb2 import Agent
+from towline.v1.artifact_pb2 import Artifact
+from towline.v1.explanation_pb2 import Explanation
+from towline.v1.plugin_pb2 import Plugin
+from towline.v1.run_pb2 import Event, LogLine, LogsEnd, Run, Step
+from towline.v1.run_service_pb2 import DownloadArtifactResponse, ListArtifactsResponse
+from towline.v1.sandbox_pb2 import Sandbox
+from towline.v1.secret_pb2 import Secret
+from towline.v1.user_pb2 import User
+from towline.v1.workflow_pb2 import Dag, Workflow, WorkflowVersion
+from towline_sdk.documents import JsonInput, Policies, WorkflowDocument
+from towline_sdk.pages import Page
+from towline_sdk.run_calls import RunOptions
+from types import TracebackType
+from typing import Self
+
+class AgentCalls:
+    """Agents, for admins."""
+
+    def list(self, page: Page=...) -> agent_admin_service_pb2.ListAgentsResponse:
+        """Returns a page of agents by name."""
+
+    def get(self, agent: str) -> Agent:
+        """Returns an agent, by id or name."""
+
+    def drain(self, agent: str) -> Agent:
+        """Offers an agent nothing any more; what it runs goes on."""
+
+    def undrain(self, agent: str) -> Agent:
+        """Offers steps to a drained agent again."""
+
+    def disable(self, agent: str) -> Agent:
+        """Refuses an agent's credential, and takes from it what it holds."""
+
+    def enable(self, agent: str) -> Agent:
+        """Accepts a disabled agent's credential again."""
+
+    def rotate(self, agent: str) -> Agent:
+        """Gives an agent a new credential with its next Sync."""
+
+    def tokens(self) -> agent_admin_service_pb2.ListEnrollmentTokensResponse:
+        """Lists the enrollment tokens that may still be used."""
+
+    def revoke_token(self, token_id: str) -> None:
+        """Makes an enrollment token useless."""
+
+    def cap(self, agent: str, level: Sandbox.Level) -> Agent:
+        """Believes an agent no stronger sandbox than this; LEVEL_UNSPECIFIED takes that back."""
+
+    def create_token(self, uses: int=..., lifetime_seconds: int | None=...) -> agent_admin_service_pb2.CreateEnrollmentTokenResponse:
+        """Makes an enrollment token, which is shown only here."""
+
+class ArtifactCalls:
+    """Files that attempts made; `attempt` 0 means the newest one of a step."""
+
+    def list(self, run_id: str, node_id: str=..., attempt: int=...) -> ListArtifactsResponse:
+        """Returns all artifacts of a run, or of one of its steps."""
+
+    def read(self, run_id: str, node_id: str, name: str, attempt: int=..., offset: int=...) -> Iterator[DownloadArtifactResponse]:
+        """Yields what an artifact is, then its bytes from `offset` on; ends with an error if the connection does."""
+
+    def download(self, run_id: str, node_id: str, name: str, target: Path, attempt: int=...) -> Artifact:
+        """Puts an artifact under `target` once all its bytes are there and have its digest; returns what it is."""
+
+class AuthCalls:
+    """Identity of people."""
+
+    def register(self, email: str, password: str, name: str) -> User:
+        """Registers a user."""
+
+    def login(self, email: str, password: str) -> auth_service_pb2.LoginResponse:
+        """Exchanges email and password for a token."""
+
+    def me(self) -> User:
+        """Returns the user whose token the client carries."""
+
+class PluginCalls:
+    """The registry of plugins."""
+
+    def push(self, bundle: bytes) -> Plugin:
+        """Stores a bundle as a version of its plugin; the same bytes again change nothing."""
+
+    def list(self, page: Page=...) -> plugin_service_pb2.ListPluginsResponse:
+        """Returns a page of built-ins and plugins by name."""
+
+    def get(self, plugin_id: str) -> Plugin:
+        """Returns a plugin, by id or name, with its versions."""
+
+class RunCalls:
+    """Runs, their steps, history and logs."""
+
+    def start(self, workflow_id: str, run_input: JsonInput=..., options: RunOptions | None=...) -> 'StartedRun':
+        """Starts a run exactly once, however often the call has to be sent: `await` it, or go on with `.watch()`."""
+
+    def list(self, workflow_id: str=..., state: Run.State=..., page: Page=...) -> run_service_pb2.ListRunsResponse:
+        """Returns a page of runs, newest first."""
+
+    def get(self, run_id: str) -> Run:
+        """Returns a run."""
+
+    def pause(self, run_id: str, *, freeze: bool=...) -> Run:
+        """Stops handing out steps of a run; with `freeze` what runs stands still until it is resumed."""
+
+    def resume(self, run_id: str) -> Run:
+        """Hands out the steps of a paused run again."""
+
+    def cancel(self, run_id: str) -> Run:
+        """Cancels a run; steps that run are being stopped when this returns."""
+
+    def retry(self, run_id: str) -> Run:
+        """Starts a run that did not succeed over from its failed steps."""
+
+    def delete(self, run_id: str) -> None:
+        """Deletes a run that has ended, for good."""
+
+    def steps(self, run_id: str) -> run_service_pb2.ListStepsResponse:
+        """Returns all steps of a run in the order of the DAG's nodes."""
+
+    def step(self, run_id: str, node_id: str) -> Step:
+        """Returns a step with all its attempts."""
+
+    def explain(self, run_id: str, node_id: str) -> Explanation:
+        """Returns why a step is not running."""
+
+    def result(self, run_id: str) -> Run:
+        """Returns a run once it has ended, however it did."""
+
+    def watch(self, run_id: str) -> Iterator[Event]:
+        """Yields the history of a run from its start, each event once, up to the one that ends the run."""
+
+    def logs(self, run_id: str, node_id: str=..., *, follow: bool=..., on_end: Callable[[LogsEnd], None]=...) -> Iterator[LogLine]:
+        """Yields log lines from the start, each once; with `follow` until the run has ended.
+
+        `on_end` is told behind the last one whether the logs are complete.
+        """
+
+class StartedRun:
+    """A run from its start on. It is sent once, when it is first awaited or followed; then `id` and `run` are known."""
+
+    @property
+    def run(self) -> Run:
+        """The run as it was started; raises RuntimeError before that."""
+
+    @property
+    def id(self) -> str:
+        """The id of the run."""
+
+    def result(self) -> Run:
+        """Returns the run once it has ended, however it did."""
+
+    def watch(self) -> Iterator[Event]:
+        """Yields the history of the run, as `RunCalls.watch`."""
+
+    def logs(self, node_id: str=..., *, follow: bool=...) -> Iterator[LogLine]:
+        """Yields the log lines of the run, as `RunCalls.logs`; until it has ended, unless told otherwise."""
+
+class SecretCalls:
+    """Secrets and their grants; a secret is named by its id, or by the name of one of the caller's."""
+
+    def put(self, name: str, value: str) -> Secret:
+        """Gives a secret a new value, or creates it."""
+
+    def list(self, page_size: int=..., page_token: str=...) -> secret_service_pb2.ListSecretsResponse:
+        """Returns a page of what is known of secrets, by name."""
+
+    def get(self, secret: str) -> Secret:
+        """Returns what is known of a secret."""
+
+    def delete(self, secret: str) -> None:
+        """Deletes a secret with its grants."""
+
+    def grant(self, secret: str, plugin: str) -> Secret:
+        """Lets a plugin be given a secret."""
+
+    def revoke(self, secret: str, plugin: str) -> Secret:
+        """Takes a grant back."""
+
+    def rotate(self) -> secret_service_pb2.RotateSecretsResponse:
+        """Has all secrets encrypted with the first key of the control plane, for admins."""
+
+class WorkflowCalls:
+    """Workflows and their versions."""
+
+    def create(self, document: WorkflowDocument) -> Workflow:
+        """Creates a workflow with its first version."""
+
+    def list(self, page: Page=...) -> workflow_service_pb2.ListWorkflowsResponse:
+        """Returns a page of workflows, newest first."""
+
+    def get(self, workflow_id: str) -> Workflow:
+        """Returns a workflow with its DAG."""
+
+    def update(self, workflow_id: str, *, name: str | None=..., description: str | None=..., dag: Dag | None=..., policies: Policies=...) -> Workflow:
+        """Changes what is given; a DAG or a policy makes a new version."""
+
+    def delete(self, workflow_id: str) -> None:
+        """Deletes a workflow; its runs stay."""
+
+    def create_version(self, workflow_id: str, dag: Dag, policies: Policies=...) -> WorkflowVersion:
+        """Creates the next version of a workflow."""
+
+    def versions(self, workflow_id: str, page: Page=...) -> workflow_service_pb2.ListWorkflowVersionsResponse:
+        """Returns a page of the versions of a workflow, newest first."""
+
+    def pin(self, workflow_id: str, version_id: str) -> Workflow:
+        """Makes one version the one that runs start with."""
+
+class BlockingClient:
+    """A connection to one control plane, as `Client`; use it as `with BlockingClient(address, token) as client`."""
+
+    agents: AgentCalls
+    artifacts: ArtifactCalls
+    auth: AuthCalls
+    plugins: PluginCalls
+    runs: RunCalls
+    secrets: SecretCalls
+    workflows: WorkflowCalls
+
+    def __init__(
+        self, address: str, token: str = ..., *, ca_file: Path | None = ..., deadline_seconds: float = ...
+    ) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+    def close(self) -> None:
+        """Ends the connection, every call on it and the thread. Idempotent."""
