@@ -32,7 +32,7 @@ from towline_agent.notify import ServiceManager, WatchedRenewal
 from towline_agent.sandbox.levels import Level
 from towline_agent.sandbox.probe import probe
 from towline_agent.sandbox.standing import Standing
-from towline_agent.sandbox_settings import claim_groups, operator_of, policy_of
+from towline_agent.sandbox_settings import UsersKeptOut, check_reach, claim_groups, operator_of, policy_of
 from towline_agent.settings import Settings
 from towline_agent.telemetry import configure_logging
 
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(settings)
     except BlockingIOError:
         return _explain(ExitCode.CONFIGURATION, "another agent runs on the state folder")
+    except UsersKeptOut as error:
+        return _explain(ExitCode.CONFIGURATION, str(error))
     except NotEnrolled as error:
         return _explain(ExitCode.CREDENTIAL_REFUSED, str(error))
     except SessionReplaced as error:
@@ -195,6 +197,7 @@ async def _standing(settings: Settings, supervisor: Supervisor, groups: Hierarch
     standing = await probe(supervisor, reachable_folder(folder), operator, groups)
     memory = standing.memory_enforcement
     log.info("sandbox_probed", level=standing.level.name, features=len(standing.features), memory=memory)
+    check_reach(operator, standing, settings.state_dir)
     if standing.level is Level.L0 and settings.sandbox != Level.L0.name:
         log.warning("plugins_unconfined", missing=dict(standing.missing))
     return standing

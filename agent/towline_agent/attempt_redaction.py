@@ -5,24 +5,35 @@ An attempt without secrets passes it at no cost. What the plugin itself sends el
 
 import json
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from google.protobuf.message import Message
 
 from towline.v1.agent_service_pb2 import AttemptResult
 from towline_agent import json_document
 from towline_agent.execution import OnOutput, OutputStream
-from towline_agent.log_spool import AttemptLog
 from towline_agent.redaction import MASK, Redactor
 
 _OF_THE_AGENT = frozenset({"lease", "digest"})
 """Fields of a result that no plugin has a part in."""
 
 
+class Output(Protocol):
+    """Where the output of an attempt goes."""
+
+    def write(self, stream: OutputStream, data: bytes) -> None:
+        """Takes raw bytes of a stream."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Takes a line of the agent's own."""
+        ...
+
+
 class AttemptRedaction:
     """What the output and the result of one attempt go through; `write` takes its raw output."""
 
-    def __init__(self, secrets: Mapping[str, str], output: AttemptLog) -> None:
+    def __init__(self, secrets: Mapping[str, str], output: Output) -> None:
         self.write: OnOutput = output.write
         self._output = output
         self._redactor = Redactor(secrets.values()) if secrets else None

@@ -21,19 +21,25 @@ import structlog
 from google.protobuf.json_format import MessageToDict
 
 from towline.v1.agent_service_pb2 import AttemptResult, Lease, Offer, PluginRef
-from towline.v1.run_pb2 import Failure
+from towline.v1.run_pb2 import Evidence, Failure
 from towline.v1.sandbox_pb2 import Confinement
 from towline.v1.workflow_pb2 import Limits
+from towline_agent import command_line, doctor, prctl
+from towline_agent.attempt_redaction import AttemptRedaction
 from towline_agent.bundles import PluginUnavailable
 from towline_agent.certificate import bounded_lines
 from towline_agent.clock import SystemClock
+from towline_agent.command_line import BadSettings
+from towline_agent.demands import demand_of
 from towline_agent.execution import OutputStream, Supervisor
 from towline_agent.files import lock_folder, private_folder, reachable_folder
 from towline_agent.outcomes import Circumstances, decide, not_prepared, sandbox_unavailable, unavailable
 from towline_agent.plugin_files import PluginShelf
-from towline_agent.sandbox.levels import Policy
-from towline_agent.sandbox.probe import Operator, probe
-from towline_agent.sandbox.standing import SandboxUnavailable
+from towline_agent.sandbox.levels import Level
+from towline_agent.sandbox.probe import probe
+from towline_agent.sandbox.standing import SandboxUnavailable, Standing
+from towline_agent.sandbox_settings import UsersKeptOut, check_reach
+from towline_agent.trial_sandbox import TrialSandbox, describe, lacking, prepared
 from towline_agent.workshop import Surroundings, Workshop
 from towline_sdk.bundle import Bundle, pack
 from towline_sdk.errors import InvalidBundleError
@@ -64,6 +70,8 @@ class Trial:
     secrets: tuple[tuple[str, str], ...] = ()
     timeout_ms: int = 0
     """0: the plugin's own."""
+    sandbox: Level = Level.L0
+    """At least, beside what the plugin asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +79,29 @@ class _Tried:
     """How it went, and how many processes had to be killed after it."""
 
     result: AttemptResult
+    standing: Standing
     killed: int = 0
+
+
+class _Shown:
+    """The log of a trial: shown as it comes, the end of each stream kept."""
+
+    def __init__(self) -> None:
+        self._tails = {OutputStream.STDOUT: bytearray(), OutputStream.STDERR: bytearray()}
+
+    def write(self, stream: OutputStream, data: bytes) -> None:
+        """Shows what was written."""
+        self._tails[stream][:] = (self._tails[stream] + data)[-_TAIL_BYTES:]
+        sys.stderr.buffer.write(data)
+        sys.stderr.buffer.flush()
+
+    def note(self, text: str) -> None:
+        """Shows a line of the agent's own."""
+        sys.stderr.write(f"towline: {text}\n")
+
+    def last_lines(self, stream: OutputStream) -> list[str]:
+        """Returns what a result says of a stream."""
+        return bounded_lines(self._tails[stream].decode(errors="replace"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +123,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         bundle = pack(chosen.folder)
         trial = _trial(chosen, bundle.manifest)
-    except (InvalidBundleError, InvalidOption) as error:
+        settings = command_line.settings({})
+    except (InvalidBundleError, InvalidOption, BadSettings) as error:
         sys.stderr.write(f"{error}\n")
         for each in getattr(error, "violations", ()):
             sys.stderr.write(f"  {each.field} {each.message}\n")
@@ -103,21 +134,28 @@ def main(arguments: list[str] | None = None) -> int:
 
     with ExitStack() as stack:
         state_dir = _state_dir(stack)
-        supervisor = ProcessSupervisor.start(policy=Policy(hidden=str(state_dir)))
-        tried = asyncio.run(_run(bundle, trial, state_dir, supervisor))
+        sandbox = stack.enter_context(prepared(settings, state_dir))
+        supervisor = ProcessSupervisor.start(policy=sandbox.policy, groups=sandbox.groups_in_use)
+        prctl.refuse_inspection()
+        try:
+            tried = asyncio.run(_run(bundle, trial, state_dir, supervisor, sandbox))
+        except UsersKeptOut as error:
+            sys.stderr.write(f"{error}\n")
+            return EXIT_INVALID
     return _tell(tried, as_json=chosen.output == "json")
 
 
-async def _run(bundle: Bundle, trial: Trial, state_dir: Path, supervisor: Supervisor) -> _Tried:
+async def _run(bundle: Bundle, trial: Trial, state_dir: Path, supervisor: Supervisor, sandbox: TrialSandbox) -> _Tried:
     shelf = PluginShelf(state_dir, _Packed(bundle), SystemClock(), _CACHE_BYTES)
     try:
-        operator = Operator(allow_root=os.geteuid() == 0)
-        standing = await probe(supervisor, reachable_folder(state_dir / "canaries"), operator)
-        surroundings = Surroundings(
-            os.environ.get("TOWLINE_HTTP_ALLOW", ""), os.environ.get("PATH", os.defpath), standing
-        )
+        operator = sandbox.operator
+        standing = await probe(supervisor, reachable_folder(state_dir / "canaries"), operator, sandbox.groups)
+        check_reach(operator, standing, state_dir)
+        sys.stderr.write(describe(standing))
+        http_allow, path = os.environ.get("TOWLINE_HTTP_ALLOW", ""), os.environ.get("PATH", os.defpath)
+        surroundings = Surroundings(http_allow, path, standing, operator.users)
         workshop = Workshop(state_dir / "work", shelf, None, surroundings)
-        tried = await _attempt(_offer(bundle, trial), workshop, supervisor)
+        tried = await _attempt(_offer(bundle, trial), workshop, supervisor, standing)
         await workshop.clean(_KEY)
         return tried
     finally:
@@ -125,35 +163,34 @@ async def _run(bundle: Bundle, trial: Trial, state_dir: Path, supervisor: Superv
         await supervisor.close()
 
 
-async def _attempt(offer: Offer, workshop: Workshop, supervisor: Supervisor) -> _Tried:
-    tails = {OutputStream.STDOUT: bytearray(), OutputStream.STDERR: bytearray()}
-
-    def show(stream: OutputStream, data: bytes) -> None:
-        tails[stream][:] = (tails[stream] + data)[-_TAIL_BYTES:]
-        sys.stderr.buffer.write(data)
-        sys.stderr.buffer.flush()
-
+async def _attempt(offer: Offer, workshop: Workshop, supervisor: Supervisor, standing: Standing) -> _Tried:
+    shown = _Shown()
+    redaction = AttemptRedaction(dict(offer.secrets), shown)
     try:
         launch = await workshop.prepare(offer, _KEY)
-        end = await supervisor.run(launch, show)
+        end = await supervisor.run(launch, redaction.write)
     except PluginUnavailable as error:
-        return _Tried(unavailable(error.failure))
+        return _Tried(unavailable(error.failure), standing)
     except SandboxUnavailable as error:
-        return _Tried(sandbox_unavailable(str(error)))
+        why = lacking(standing, demand_of(offer).level)
+        return _Tried(sandbox_unavailable(f"{error}: {why}" if why else str(error)), standing)
     except OSError as error:
-        return _Tried(not_prepared(error))
+        return _Tried(not_prepared(error), standing)
+    redaction.finish()
     if end.killed:
-        sys.stderr.write(f"towline: {len(end.killed)} processes outlived the plugin and were killed\n")
+        shown.note(f"{len(end.killed)} processes outlived the plugin and were killed")
     around = Circumstances(
         timeout_seconds=launch.timeout_seconds,
         memory_bytes=launch.memory_bytes,
         output_bytes=launch.output_bytes,
-        last_output=bounded_lines(tails[OutputStream.STDOUT].decode(errors="replace")),
-        last_errors=bounded_lines(tails[OutputStream.STDERR].decode(errors="replace")),
+        last_output=shown.last_lines(OutputStream.STDOUT),
+        last_errors=shown.last_lines(OutputStream.STDERR),
         cpu_seconds=launch.cpu_seconds,
         processes=launch.processes,
     )
-    return _Tried(decide(offer.lease, end, around), len(end.killed))
+    result = decide(offer.lease, end, around)
+    redaction.clean(result)
+    return _Tried(result, standing, len(end.killed))
 
 
 def _offer(bundle: Bundle, trial: Trial) -> Offer:
@@ -168,7 +205,10 @@ def _offer(bundle: Bundle, trial: Trial) -> Offer:
         inputs_json=trial.inputs.encode(),
         run_input_json=trial.run_input.encode(),
         limits=_limits(manifest, trial.timeout_ms),
-        confinement=Confinement(min_sandbox=manifest.min_sandbox, network=manifest.permissions.network.upper()),
+        confinement=Confinement(
+            min_sandbox=max(Level[manifest.min_sandbox], trial.sandbox).name,
+            network=manifest.permissions.network.upper(),
+        ),
         secrets=dict(trial.secrets),
     )
 
@@ -213,6 +253,7 @@ def _tell(tried: _Tried, *, as_json: bool) -> int:
             "elapsedMs": result.elapsed.ToMilliseconds(),
             "peakMemoryBytes": result.usage.peak_memory_bytes,
             "killedProcesses": tried.killed,
+            "sandbox": doctor.describe(tried.standing),
         }
         sys.stdout.write(f"{json.dumps(told, ensure_ascii=False)}\n")
     elif succeeded:
@@ -224,6 +265,8 @@ def _tell(tried: _Tried, *, as_json: bool) -> int:
             sys.stderr.write(f"  {result.failure.cause}\n")
     if succeeded:
         return os.EX_OK
+    if result.evidence.cause == Evidence.SANDBOX_UNAVAILABLE:  # it may run elsewhere, and not here
+        return EXIT_FAILED
     return EXIT_TRANSIENT if getattr(result.failure, "class") == Failure.TRANSIENT else EXIT_FAILED
 
 
@@ -234,6 +277,7 @@ def _trial(chosen: argparse.Namespace, manifest: Manifest) -> Trial:
         run_input=_json("input", chosen.input, object),
         secrets=tuple(_secret(name, manifest) for name in chosen.secret),
         timeout_ms=chosen.timeout_ms,
+        sandbox=Level[chosen.sandbox],
     )
 
 
@@ -274,6 +318,9 @@ def _parser() -> argparse.ArgumentParser:
         "--secret", action="append", default=[], metavar="NAME", help="an environment variable to give it as a secret"
     )
     made.add_argument("--timeout-ms", type=int, default=0, metavar="N", help="default: the plugin's, else 30000")
+    made.add_argument(
+        "--sandbox", choices=[level.name for level in Level], default="L0", help="at least, beside the plugin's own"
+    )
     made.add_argument("--output", choices=("text", "json"), default="text", help="what standard output gets")
     return made
 

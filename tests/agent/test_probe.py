@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from sandbox_scenario import CONTAINS, IS_ROOT
 from towline_agent import prctl
 from towline_agent.sandbox.levels import FEATURES_OF, Feature, Level
 from towline_agent.sandbox.probe import ATTACKS_ON, Findings, Operator, judge, probe
+from towline_agent.sandbox.reach import barrier
 from towline_agent.sandbox.standing import Standing
 from towline_agent.supervisor_client import ProcessSupervisor
 
@@ -178,3 +180,45 @@ def test_a_canary_that_cannot_run_is_a_finding_and_no_crash(tmp_path: Path) -> N
     standing = asyncio.run(scenario())
     assert standing.level is Level.L0
     assert standing.missing[Feature.TREE_KILLED] == "the supervisor is closed"
+
+
+@pytest.mark.parametrize(
+    ("modes", "stops_at"),
+    [
+        ((0o755, 0o711, 0o755), None),
+        ((0o755, 0o700, 0o755), "b"),
+        ((0o750, 0o700, 0o700), "a"),
+        ((0o711, 0o711, 0o744), "c"),
+    ],
+)
+def test_the_first_folder_that_lets_nobody_else_pass_is_in_the_way(
+    tmp_path: Path, modes: tuple[int, ...], stops_at: str | None
+) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o711)
+        way = [Path(place, *"abc"[: length + 1]) for length in range(3)]
+        for folder in way:
+            folder.mkdir()
+        (way[-1] / "link").symlink_to(way[-1])
+        (way[-1] / "program").touch(0o600)
+        for folder, mode in reversed([*zip(way, modes, strict=True)]):
+            folder.chmod(mode)
+        found = [barrier([place, str(way[-1] / name)]) for name in ("link", "program")]
+        assert [each and Path(each).name for each in found] == [stops_at] * 2
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="an ordinary user's plugins run as that user")
+@pytest.mark.parametrize("level", ["L1", "L2"])
+def test_an_agent_that_would_run_plugins_as_root_for_want_of_a_way_is_refused(tmp_path: Path, level: str) -> None:
+    tmp_path.chmod(0o700)
+    settings = {"TOWLINE_AGENT_DIR": str(tmp_path / "agent"), "TOWLINE_AGENT_SANDBOX": level}
+    environment = {**os.environ, **settings, "TOWLINE_SERVER": "127.0.0.1:1"}
+    command = [sys.executable, "-m", "towline_agent"]
+    agent = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=60)
+    (ended,) = [line for line in map(json.loads, agent.stderr.splitlines()) if line["event"] == "agent_ended"]
+    assert (agent.returncode, ended["exit_code"]) == (78, 78)
+    assert "the users that plugins run as cannot pass" in ended["reason"]
+    assert "allow L3" in ended["reason"]
+    doctor = [sys.executable, "-m", "towline_agent.doctor"]
+    told = subprocess.run(doctor, capture_output=True, text=True, check=True, env=environment).stdout
+    assert "not_root: the users that plugins run as cannot pass" in told

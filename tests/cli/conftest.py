@@ -4,6 +4,8 @@ from pathlib import Path
 import pytest
 from cli_fakes import FakeControlPlane, Terminal, serving
 
+from towline_sdk import scaffold
+
 
 @pytest.fixture
 def control_plane() -> Iterator[FakeControlPlane]:
@@ -28,3 +30,11 @@ def towline(
     monkeypatch.setenv("TOWLINE_CONFIG_DIR", str(config_dir))
     monkeypatch.setenv("TOWLINE_DEBUG", "1")
     return Terminal(monkeypatch, capsys)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A new plugin in Python, and a cache of its own to run it in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    scaffold.create(tmp_path / "greeter", "greeter", "python")
+    return tmp_path / "greeter"

@@ -33,13 +33,6 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    """A new plugin in Python."""
-    scaffold.create(tmp_path / "greeter", "greeter", "python")
-    return tmp_path / "greeter"
-
-
 @pytest.mark.parametrize("language", scaffold.LANGUAGES)
 def test_a_template_passes_its_own_test(language: str, tmp_path: Path) -> None:
     needs(language)
@@ -71,7 +64,7 @@ def test_a_template_never_overwrites(plugin: Path, tmp_path: Path) -> None:
 def test_a_run_shows_the_log_and_prints_the_output(plugin: Path) -> None:
     done = towline("plugin", "run", str(plugin), "--config", '{"who": "you"}')
     assert (done.returncode, json.loads(done.stdout)) == (0, {"greeting": "Hello, you!"})
-    assert done.stderr == "greeting you\n"
+    assert done.stderr.splitlines()[-1] == "greeting you"
 
 
 def test_a_run_takes_what_a_step_is_given(plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,9 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, NoReturn
@@ -37,6 +39,9 @@ def run(config: Bait) -> dict[str, str]:
     Raises what keeps honest plugins from working: an interpreter or a shell that cannot be used.
     """
     importlib.import_module("colorsys")  # one that nothing has imported before
+    for path in sys.path:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            os.listdir(path)
     subprocess.run(["/bin/sh", "-c", ":"], check=True)
     attacks: Sequence[str] = config["attacks"]
     return {name: _refusal(ATTACKS[name], config) for name in attacks}

@@ -20,10 +20,11 @@ from typing import Any, Final
 from towline_agent.cgroups import NO_GROUPS, Hierarchy
 from towline_agent.execution import EndReason, Exit, Launch, OutputStream, Supervisor
 from towline_agent.files import reachable_folder, remove_tree
-from towline_agent.sandbox import bait, group_attacks
+from towline_agent.sandbox import bait, group_attacks, reach
 from towline_agent.sandbox.group_attacks import OnGroups
 from towline_agent.sandbox.levels import FEATURES_OF, Confinement, Feature, Level, Network
 from towline_agent.sandbox.standing import Standing
+from towline_agent.sandbox.view import interpreter_folders
 
 ATTACKS_ON: Final[Mapping[Feature, tuple[str, ...]]] = MappingProxyType(
     {
@@ -138,14 +139,15 @@ def judge(by_level: Mapping[Level, Findings], unconfined: Findings, operator: Op
     """Returns the standing that the findings of the canaries give; the features are those of the strongest one."""
     usable = [level for level in by_level if all(_holds(by_level[level], each, operator) for each in _up_to(level))]
     level = max((level for level in usable if level <= operator.most), default=Level.L0)
-    best = max((level for level in by_level if not by_level[level].broken), default=Level.L1)
+    allowed = [level for level in by_level if level <= operator.most]
+    best = max((level for level in allowed if not by_level[level].broken), default=Level.L1)
     missing = {Feature.CPU_CGROUP: _NO_SHARES}
     for feature in ATTACKS_ON:
         told = by_level[max(best, _level_of(feature))]
-        if not _holds(told, feature, operator):
-            missing[feature] = told.why_not(feature)
-        elif operator.most < _level_of(feature):
+        if operator.most < _level_of(feature):
             missing[feature] = f"the agent is set to {operator.most.name} at most"
+        elif not _holds(told, feature, operator):
+            missing[feature] = told.why_not(feature)
     features = tuple(feature for feature in ATTACKS_ON if feature not in missing)
     unproven = {feature: why for feature in features if (why := _refused_to_all(unconfined, feature))}
     return Standing(level, features, missing, unproven, frozenset({Level.L0, *usable}))
@@ -180,7 +182,8 @@ async def _send(supervisor: Supervisor, folder: Path, confinement: Confinement, 
 
     try:
         ended = await supervisor.run(_launch(work, confinement, laid), keep)
-        return await asyncio.to_thread(_read, ended, errors.decode(errors="replace"), work)
+        found = await asyncio.to_thread(_read, ended, errors.decode(errors="replace"), work)
+        return await asyncio.to_thread(_explain, found, confinement, folder)
     finally:
         await asyncio.to_thread(remove_tree, root)
 
@@ -220,6 +223,14 @@ def _read(ended: Exit, errors: str, work: Path) -> Findings:
     if not refusals.get("outlive"):
         refusals["outlive"] = _killed_with_tree(work)
     return Findings(refusals)
+
+
+def _explain(found: Findings, confinement: Confinement, folder: Path) -> Findings:
+    """Says why a canary could not work, if its user was kept from what it needs."""
+    if not found.broken or confinement.uid is None or confinement.level >= Level.L3:
+        return found
+    in_the_way = reach.barrier((*interpreter_folders(), str(folder)))
+    return replace(found, broken=reach.advice(in_the_way)) if in_the_way else found
 
 
 def _killed_with_tree(work: Path) -> str:

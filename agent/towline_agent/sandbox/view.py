@@ -35,11 +35,11 @@ def view_of(policy: Policy) -> View:
     etc = [f"/etc/{name}" for name in _ETC]
     links = [(path, os.readlink(path)) for path in _SYSTEM if os.path.islink(path)]
     folders = [path for path in _SYSTEM if not os.path.islink(path)]
-    shown = [path for path in (*folders, *etc, *_of_interpreter(), *policy.readable) if os.path.exists(path)]
+    shown = [path for path in (*folders, *etc, *interpreter_folders(), *policy.readable) if os.path.exists(path)]
     return View(tuple(_outermost(path for path in shown if not _contains(path, policy.hidden))), tuple(links))
 
 
-def _of_interpreter() -> list[str]:
+def interpreter_folders() -> list[str]:
     """The folders that this process may still import from, and the interpreter itself for what it executes."""
     paths = [sys.prefix, sys.base_prefix, *sys.path, str(Path(sys.executable).resolve().parent)]
     return [path for path in paths if os.path.isabs(path)]
