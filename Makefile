@@ -40,6 +40,7 @@ bench: $(VENV)/dev.stamp $(GENERATED) ## Measure the control plane beside bare s
 	$(BIN)/python -m bench.group_commit
 	$(BIN)/python -m bench.run_size
 	$(BIN)/python -m bench.log_redaction
+	$(BIN)/python -m bench.log_readers
 	$(BIN)/python -m bench.workloads
 
 format: $(VENV)/dev.stamp ## Format code and protos

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from towline_gateway import logs
 from towline_gateway.app import build_app
 from towline_gateway.control_plane import connect
+from towline_gateway.cors import parse_origins
 from towline_gateway.server import Server, address_of, announce, listen
 from towline_gateway.settings import Settings
 from towline_sdk import failover
@@ -23,7 +24,9 @@ async def serve(settings: Settings) -> None:
     listener = listen(settings.host, settings.port)
     stopping = asyncio.Event()
     channel = connect(settings.server)
-    server = Server(build_app(channel, stopping), stopping, settings.trusted_proxies)
+    server = Server(
+        build_app(channel, stopping, parse_origins(settings.cors_origins)), stopping, settings.trusted_proxies
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.stop)
     try:

@@ -13,14 +13,19 @@ from starlette.routing import Route
 from towline_gateway import contract, problems, routes
 from towline_gateway.api import Api
 from towline_gateway.codec import render
+from towline_gateway.compression import Compression
 from towline_gateway.control_plane import Readiness
+from towline_gateway.cors import Cors
 from towline_gateway.docs_page import DocsPage
 from towline_gateway.envelope import Envelope
 from towline_gateway.openapi import document
 
 
-def build_app(channel: grpc.aio.Channel, stopping: asyncio.Event) -> Starlette:
-    """Returns the whole HTTP application over a channel; setting `stopping` ends its open streams."""
+def build_app(channel: grpc.aio.Channel, stopping: asyncio.Event, origins: frozenset[str] = frozenset()) -> Starlette:
+    """Returns the whole HTTP application over a channel; setting `stopping` ends its open streams.
+
+    Pages of the named `origins` may use it, and those of its own.
+    """
     table = routes.derive(contract.services())
     openapi = document(table)
     readiness = Readiness(channel)
@@ -48,7 +53,7 @@ def build_app(channel: grpc.aio.Channel, stopping: asyncio.Event) -> Starlette:
             Route("/openapi.json", openapi_json),
             *DocsPage(openapi).routes(),
         ],
-        middleware=[Middleware(Envelope)],
+        middleware=[Middleware(Cors, origins), Middleware(Envelope), Middleware(Compression)],
         exception_handlers={HTTPException: _page_problem},
     )
     app.router.default = Api(table, channel, stopping)

@@ -10,6 +10,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 FIELD: Final = "etag"
 ANY: Final = "*"
+_GZIP: Final = "-gzip"
 _ONE: Final = re.compile(r'(?:W/)?"([\x21\x23-\x7e]*)"')
 
 
@@ -27,9 +28,14 @@ def quoted(tag: str) -> str:
 def strong(header: str) -> str | None:
     """The one tag that an `If-Match` header names; a weak one as it stands, which nothing matches. None if not one."""
     found = _ONE.fullmatch(header.strip())
-    return found and (found[1] if found[0].startswith('"') else found[0])
+    return found and (found[1].removesuffix(_GZIP) if found[0].startswith('"') else found[0])
 
 
 def matches(header: str, tag: str) -> bool:
     """Tells whether an `If-None-Match` header names the tag; weak ones count, too."""
-    return header.strip() == ANY or tag in _ONE.findall(header)
+    return header.strip() == ANY or tag in [each.removesuffix(_GZIP) for each in _ONE.findall(header)]
+
+
+def of_gzip(header: str) -> str:
+    """The tag of the same, compressed: other octets need another one. Whoever sends it back means the same."""
+    return f'{header[:-1]}{_GZIP}"'

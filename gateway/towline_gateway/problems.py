@@ -125,6 +125,12 @@ def body_too_large(limit: int) -> Problem:
     return Problem(413, "RESOURCE_EXHAUSTED", "LIMIT_EXCEEDED", message)
 
 
+def head_too_large(limit: int) -> Problem:
+    """431: the request line and headers are larger than any may be."""
+    message = f"The request line and headers must not be larger than {limit} bytes."
+    return Problem(431, "INVALID_ARGUMENT", "LIMIT_EXCEEDED", message)
+
+
 def body_too_slow() -> Problem:
     """408: the client stopped sending its body."""
     return Problem(408, "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", "The body did not arrive in time.")

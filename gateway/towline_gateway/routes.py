@@ -121,8 +121,10 @@ def _check(binding: Binding) -> None:
             raise ValueError(f"{method.full_name}: {path} is not a single value")
     if binding.body not in {"", "*"}:
         field_at(method.input_type, binding.body)
-    if binding.response_body:
-        field_at(method.output_type, binding.response_body)
+    if binding.response_body and not _is_octets(method.output_type, binding.response_body):
+        field = field_at(method.output_type, binding.response_body)
+        if field.message_type is None or field.is_repeated:
+            raise ValueError(f"{method.full_name}: {field.name} is not a single message")
     if binding.kind is Kind.UPLOAD and not _is_octets(method.input_type, binding.body):
         raise ValueError(f"{method.full_name}: an upload needs a bytes field as its body")
 

@@ -12,7 +12,8 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-KEEP_ALIVE_SECONDS: Final = 75
+from towline_gateway.connections import HEAD_BYTES, KEEP_ALIVE_SECONDS, Connection
+
 GRACE_SECONDS: Final = 10
 
 
@@ -38,7 +39,8 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="h11",
+                http=Connection,
+                h11_max_incomplete_event_size=HEAD_BYTES,
                 ws="none",
                 lifespan="off",
                 loop="asyncio",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from towline_gateway import cors
 from towline_sdk import servers
 
 LogLevel = Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)]
@@ -27,6 +28,11 @@ class Settings(BaseSettings):
         "",
         validation_alias="TOWLINE_TRUSTED_PROXIES",
         description="Comma-separated addresses whose X-Forwarded-For names the client; empty trusts none.",
+    )
+    cors_origins: Annotated[str, AfterValidator(cors.checked)] = Field(
+        "",
+        validation_alias="TOWLINE_CORS_ORIGINS",
+        description="Comma-separated origins whose pages may use the API, `https://host:port`; empty means none.",
     )
     log_level: LogLevel = Field(
         "INFO", validation_alias="LOG_LEVEL", description="Least severe log line that is written."

@@ -8,7 +8,7 @@ Nothing is sent before the control plane has accepted the call, so that a refusa
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, Final
 
 import grpc
@@ -20,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from towline_gateway import contract, problems
 from towline_gateway.caller import Caller
-from towline_gateway.codec import Json, encode, render
+from towline_gateway.codec import encode, message_writer, text_of
 from towline_gateway.routes import Binding
 from towline_gateway.transcode import Transcoder
 
@@ -41,9 +41,14 @@ _log = structlog.stdlib.get_logger(__name__)
 def payload_field(method: MethodDescriptor) -> FieldDescriptor:
     """The field of a streamed message that is the event; raises `ValueError` if more than one could be."""
     names = [field.name for field in method.output_type.fields if field.name not in _NOT_PAYLOAD]
-    if len(names) != 1 or "cursor" not in method.output_type.fields_by_name:
-        raise ValueError(f"{method.full_name}: a streamed message needs one payload field and a cursor")
+    if len(names) != 1 or not _is_message(method, names[0]) or "cursor" not in method.output_type.fields_by_name:
+        raise ValueError(f"{method.full_name}: a streamed message needs one payload message and a cursor")
     return method.output_type.fields_by_name[names[0]]
+
+
+def _is_message(method: MethodDescriptor, name: str) -> bool:
+    field = method.output_type.fields_by_name[name]
+    return field.message_type is not None and not field.is_repeated
 
 
 class StreamEndpoint:
@@ -53,7 +58,7 @@ class StreamEndpoint:
 
     def __init__(self, binding: Binding, channel: grpc.aio.Channel, stopping: asyncio.Event) -> None:
         method = binding.method
-        self._payload = payload_field(method).name
+        self._payload = payload_field(method)
         self._stopping = stopping
         self._transcoder = Transcoder(binding)
         self._call: grpc.aio.UnaryStreamMultiCallable[Any, Any] = channel.unary_stream(
@@ -90,14 +95,16 @@ async def _accepted(call: Call, first: asyncio.Future[Any]) -> None:
 class EventStream:
     """An answer that plays an accepted stream, at the pace of its reader, until one of the two ends leaves."""
 
-    __slots__ = ("_call", "_payload", "_reading", "_request_id", "_stopping")
+    __slots__ = ("_call", "_name", "_reading", "_request_id", "_stopping", "_write")
 
     def __init__(
-        self, call: Call, first: asyncio.Future[Any], payload: str, request_id: str, stopping: asyncio.Event
+        self, call: Call, first: asyncio.Future[Any], payload: FieldDescriptor, request_id: str, stopping: asyncio.Event
     ) -> None:
+        assert payload.message_type is not None
         self._call = call
         self._reading = first
-        self._payload = payload
+        self._name = payload.name
+        self._write = message_writer(payload.message_type)
         self._request_id = request_id
         self._stopping = stopping
 
@@ -126,7 +133,7 @@ class EventStream:
             disconnected.cancel()
 
     async def _frames(self, leaving: asyncio.Future[None]) -> AsyncIterator[bytes]:
-        end: Json = {}
+        end = "{}"
         try:
             while True:
                 await asyncio.wait(
@@ -143,30 +150,32 @@ class EventStream:
                 if _has_end(message):
                     end = encode(message.end)
                 else:
-                    yield b"".join(map(self._frame, getattr(message, "batch", ()) or (message,)))
+                    yield self._events(getattr(message, "batch", ()) or (message,))
                 self._reading = asyncio.ensure_future(self._call.read())
         except Exception as error:  # noqa: BLE001 - whatever it is, the reader is told by an event
             yield self._failure(error)
             return
         yield _event("end", end)
 
-    def _frame(self, message: Message) -> bytes:
-        cursor, payload = getattr(message, "cursor"), getattr(message, self._payload)  # noqa: B009
-        return b"id: %b\n%b" % (cursor.encode(), _event(self._payload, encode(payload)))
+    def _events(self, messages: Iterable[Any]) -> bytes:
+        """The events of several messages, to be sent in one piece."""
+        name, write = self._name, self._write
+        middle = f"\nevent: {name}\ndata: "
+        return "".join([f"id: {each.cursor}{middle}{write(getattr(each, name))}\n\n" for each in messages]).encode()
 
     def _failure(self, error: Exception) -> bytes:
         problem = problems.of(error)
         if problem.code == 500:
             _log.error("stream failed", request_id=self._request_id, exc_info=error)
-        return _event("error", problem.body(self._request_id))
+        return _event("error", text_of(problem.body(self._request_id)))
 
 
 def _has_end(message: Message) -> bool:
     return "end" in message.DESCRIPTOR.fields_by_name and message.HasField("end")
 
 
-def _event(name: str, data: Json) -> bytes:
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), render(data))
+def _event(name: str, data: str) -> bytes:
+    return f"event: {name}\ndata: {data}\n\n".encode()
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from towline_gateway import bodies, contract, etags
 from towline_gateway.caller import Caller
-from towline_gateway.codec import Json, encode, render
+from towline_gateway.codec import encode
 from towline_gateway.routes import Binding, field_at
 from towline_gateway.transcode import Transcoder
 
@@ -41,26 +41,21 @@ class UnaryEndpoint:
 class Answer:
     """Turns response messages of one binding into HTTP answers."""
 
-    __slots__ = ("_field", "_has_etag", "_status")
+    __slots__ = ("_has_etag", "_name", "_status")
 
     def __init__(self, binding: Binding) -> None:
-        name, answer = binding.response_body, binding.method.output_type
-        field = field_at(answer, name) if name else None
-        self._field = field
-        self._has_etag = etags.has_etag(field.message_type if field else answer)
+        answer = binding.method.output_type
+        self._name = binding.response_body
+        self._has_etag = etags.has_etag(field_at(answer, self._name).message_type if self._name else answer)
         self._status = binding.success
 
     def response(self, request: Request, message: Any) -> Response:
-        """The message as JSON, or the one field of it that the binding names; 304 when the client has it already."""
+        """The message as JSON, or the one below it that the binding names; 304 when the client has it already."""
         headers: dict[str, str] = {}
-        if self._has_etag and (tag := self._etag(message)):
-            headers = {"ETag": etags.quoted(tag), "Cache-Control": "private, no-cache"}
-            if request.method in _SAFE and etags.matches(request.headers.get("if-none-match", ""), tag):
+        resource: Any = getattr(message, self._name) if self._name else message
+        if self._has_etag and resource.etag:
+            headers = {"ETag": etags.quoted(resource.etag), "Cache-Control": "private, no-cache"}
+            if request.method in _SAFE and etags.matches(request.headers.get("if-none-match", ""), resource.etag):
                 return Response(status_code=304, headers=headers)
-        tree: Json = encode(message)
-        if self._field and isinstance(tree, dict):
-            tree = tree.get(self._field.json_name, {})
-        return Response(render(tree), self._status, headers, bodies.JSON)
-
-    def _etag(self, message: Any) -> str:
-        return getattr(getattr(message, self._field.name) if self._field else message, etags.FIELD)
+        text = encode(resource) if not self._name or message.HasField(self._name) else "{}"
+        return Response(text, self._status, headers, bodies.JSON)

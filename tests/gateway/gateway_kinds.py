@@ -13,6 +13,9 @@ from google.protobuf import (
     timestamp_pb2,
 )
 from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+
+from towline_gateway.codec import encode, parse
 
 _F = descriptor_pb2.FieldDescriptorProto
 _PACKAGE = "gateway.test"
@@ -23,6 +26,11 @@ _SCALARS = tuple(
 )
 _MAP_KEYS = tuple(name for name in _SCALARS if name not in {"BYTES", "DOUBLE", "FLOAT"})
 _numbers = itertools.count(1)
+
+
+def printed(message: Message) -> Any:
+    """What a client reads of a message."""
+    return parse(encode(message).encode())
 
 
 def _field(message: Any, name: str, kind: str, repeated: bool = False, type_name: str = "") -> Any:

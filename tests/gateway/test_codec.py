@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from gateway_kinds import printed
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
@@ -13,7 +14,7 @@ from towline.v1.run_pb2 import Attempt, Run, Usage
 from towline.v1.run_service_pb2 import StartRunRequest
 from towline.v1.workflow_pb2 import Condition, Edge, Limits, Node, RetryConfig
 from towline.v1.workflow_service_pb2 import CreateWorkflowRequest, UpdateWorkflowRequest
-from towline_gateway.codec import InvalidFieldsError, MalformedJsonError, decode, encode, parse, render
+from towline_gateway.codec import InvalidFieldsError, MalformedJsonError, decode, encode, parse
 from towline_gateway.codec.violations import MAX_VIOLATIONS
 
 NESTED = Value()
@@ -68,7 +69,7 @@ TIMES = [
 def test_times_are_rfc_3339_to_the_nanosecond(text: str, seconds: int, nanos: int) -> None:
     read = decode(Run, {"createTime": text})
     assert (read.create_time.seconds, read.create_time.nanos) == (seconds, nanos)
-    assert decode(Run, encode(read)) == read
+    assert decode(Run, printed(read)) == read
 
 
 REFUSED: list[tuple[Any, str, list[tuple[str, str]]]] = [
@@ -166,7 +167,7 @@ def test_free_json_is_bounded_in_depth(depth: int, bracket: str, fits: bool) -> 
 
 
 def test_everything_that_has_a_value_by_nature_is_printed() -> None:
-    assert encode(Attempt(usage=Usage())) == {
+    assert printed(Attempt(usage=Usage())) == {
         "number": 0,
         "executionKey": "",
         "agentId": "",
@@ -177,16 +178,16 @@ def test_everything_that_has_a_value_by_nature_is_printed() -> None:
 
 
 def test_what_was_not_said_is_left_out() -> None:
-    assert encode(RetryConfig()) == {}
-    assert encode(RetryConfig(backoff_ms=0, max_lost=0)) == {"backoffMs": 0, "maxLost": 0}
-    assert encode(Condition()) == {}
-    assert encode(Condition(type=Condition.ON_FAILURE)) == {"type": "ON_FAILURE"}
-    assert encode(Node(id="a", type="T")) == {"id": "a", "type": "T"}
+    assert printed(RetryConfig()) == {}
+    assert printed(RetryConfig(backoff_ms=0, max_lost=0)) == {"backoffMs": 0, "maxLost": 0}
+    assert printed(Condition()) == {}
+    assert printed(Condition(type=Condition.ON_FAILURE)) == {"type": "ON_FAILURE"}
+    assert printed(Node(id="a", type="T")) == {"id": "a", "type": "T"}
 
 
 def test_wide_integers_are_numbers_as_far_as_json_is_exact() -> None:
-    printed = encode(Limits(memory_bytes=2**53 - 1, output_bytes=2**53, log_bytes=-(2**63)))
-    assert printed == {
+    shown = printed(Limits(memory_bytes=2**53 - 1, output_bytes=2**53, log_bytes=-(2**63)))
+    assert shown == {
         "memoryBytes": 2**53 - 1,
         "outputBytes": str(2**53),
         "logBytes": str(-(2**63)),
@@ -199,39 +200,39 @@ def test_wide_integers_are_numbers_as_far_as_json_is_exact() -> None:
 
 def test_an_enum_value_of_a_newer_server_survives() -> None:
     run = Run.FromString(bytes([4 << 3, 99]))
-    printed = encode(run)
-    assert isinstance(printed, dict)
-    assert printed["state"] == 99
+    shown = printed(run)
+    assert isinstance(shown, dict)
+    assert shown["state"] == 99
 
 
 def test_free_json_prints_integral_numbers_as_integers() -> None:
     node = Node()
     node.config.update({"b": 1.0, "a": [2.5, 1e300, -0.0], "c": {"n": None, "t": True}})
-    text = render(encode(node)).decode()
+    text = encode(node)
     assert '"config":{"a":[2.5,1e+300,0],"b":1,"c":{"n":null,"t":true}}' in text
 
 
 def test_edges_speak_of_from_and_to() -> None:
-    assert encode(Edge(source="a", target="b")) == {"from": "a", "to": "b"}
+    assert printed(Edge(source="a", target="b")) == {"from": "a", "to": "b"}
 
 
 def test_times_and_durations_print_as_text() -> None:
     response = LoginResponse()
     response.expire_time.FromJsonString("2026-01-31T09:30:00.25Z")
-    printed = encode(response)
-    assert isinstance(printed, dict)
-    assert printed["expireTime"] == "2026-01-31T09:30:00.250Z"
+    shown = printed(response)
+    assert isinstance(shown, dict)
+    assert shown["expireTime"] == "2026-01-31T09:30:00.250Z"
     limits = Limits()
     limits.timeout.FromMilliseconds(1500)
-    printed = encode(limits)
-    assert isinstance(printed, dict)
-    assert printed["timeout"] == "1.500s"
+    shown = printed(limits)
+    assert isinstance(shown, dict)
+    assert shown["timeout"] == "1.500s"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_numbers_that_json_does_not_know_are_never_printed(value: float) -> None:
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        render(encode(Usage(cpu_seconds=value)))
+    with pytest.raises(ValueError, match="JSON knows no"):
+        encode(Usage(cpu_seconds=value))
 
 
 MALFORMED = [(b'{"a":1,}', "line 1"), (b"", "line 1"), (b"\xff", "UTF-8 at byte 0"), (b"[" * 100_000, "too deeply")]

@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 from gateway_fakes import gateway, in_loop
-from gateway_kinds import service_of
+from gateway_kinds import printed, service_of
 from google.api.http_pb2 import HttpRule
 from jsonschema import Draft202012Validator
 
 from towline.v1.run_pb2 import Run, Step
 from towline.v1.workflow_pb2 import Workflow
 from towline_gateway import contract, openapi, routes
-from towline_gateway.codec import decode, encode
+from towline_gateway.codec import decode
 from towline_gateway.docs_page import DocsPage
 from towline_gateway.markup import el, prose
 from towline_gateway.samples import sample
@@ -120,7 +120,7 @@ def _validator(name: str) -> Draft202012Validator:
 @pytest.mark.parametrize("message", [Workflow(), Run(state=Run.RUNNING, labels={"a": "b"}), Step(attempt=1)])
 def test_what_the_gateway_prints_fits_its_schema(message: Any) -> None:
     validator: Any = _validator(message.DESCRIPTOR.name)
-    assert [error.message for error in validator.iter_errors(encode(message))] == []
+    assert [error.message for error in validator.iter_errors(printed(message))] == []
 
 
 def test_samples_are_bodies_that_the_gateway_reads() -> None:

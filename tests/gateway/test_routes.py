@@ -238,7 +238,7 @@ def test_a_streamed_message_needs_a_payload_and_a_cursor() -> None:
         async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
             StreamEndpoint(table.bindings[0], channel, asyncio.Event())
 
-    with pytest.raises(ValueError, match="one payload field and a cursor"):
+    with pytest.raises(ValueError, match="one payload message and a cursor"):
         asyncio.run(scenario())
 
 

@@ -81,6 +81,17 @@ async def test_logs_take_their_parameters_and_name_their_events_line() -> None:
 
 
 @in_loop
+async def test_messages_that_come_in_a_batch_are_an_event_each() -> None:
+    async with control_plane() as fake, served(fake.address) as (_, client):
+        batch = [TailLogsResponse(line=LogLine(text=f"{number}"), cursor=f"l{number}") for number in range(3)]
+        fake.on["TailLogs"] = streaming(TailLogsResponse(batch=batch, cursor="l2"))
+        async with client.stream("GET", "/api/runs/r1/logs") as answer:
+            received = [frame async for frame in frames(answer)][1:]
+        assert [frame.get("id") for frame in received] == ["l0", "l1", "l2", None]
+        assert [json.loads(frame["data"]).get("text") for frame in received] == ["0", "1", "2", None]
+
+
+@in_loop
 async def test_what_is_missing_is_told_at_the_end() -> None:
     async with control_plane() as fake, served(fake.address) as (_, client):
         log = LogState(state=LogState.INCOMPLETE, size=9, missing=[LogState.Gap(start=4, end=9)])

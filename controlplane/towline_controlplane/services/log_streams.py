@@ -5,7 +5,7 @@ answer says whether the logs are complete, or what is missing.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -21,7 +21,7 @@ from towline_controlplane.services import convert
 from towline_controlplane.services.callers import Context, visible_owner
 from towline_controlplane.services.checks import found
 from towline_controlplane.services.log_records import records
-from towline_controlplane.services.pages import decode_token, encode_token
+from towline_controlplane.services.pages import decode_token, token_maker
 from towline_controlplane.store import log_archives, logs, runs
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.logs import LogChunk, LogPosition
@@ -53,6 +53,7 @@ class LogStreams:
         position = LogPosition(*cast("tuple[int, int]", cursor)) if cursor else None
         await self._check_visible(run_id, request.node_id)
         await context.send_initial_metadata(())
+        tokens = token_maker(*query)
         token, patience, all_in = request.cursor, _Patience(self.grace_seconds), not request.follow
         async with self.doorbell.listen([logs_topic(run_id), run_topic(run_id)]) as bell:
             while True:
@@ -60,7 +61,7 @@ class LogStreams:
                 chunks = await log_reader.read(self.archive, look, _LOG_BYTES)
                 for chunk in chunks:
                     position = chunk.position(len(chunk.data))
-                    for batch in _batches(chunk, query):
+                    for batch in _batches(chunk, tokens):
                         token = batch[-1].cursor
                         yield batch[0] if len(batch) == 1 else pb.TailLogsResponse(batch=batch, cursor=token)
                 if chunks:
@@ -122,12 +123,12 @@ class LogStreams:
             position = listed.last
 
 
-def _batches(chunk: LogChunk, query: tuple[str, ...]) -> Iterator[list[pb.TailLogsResponse]]:
+def _batches(chunk: LogChunk, tokens: Callable[[tuple[int, int]], str]) -> Iterator[list[pb.TailLogsResponse]]:
     """Yields the lines of a chunk, each with the cursor behind it, so many at a time that others get their turn."""
     batch: list[pb.TailLogsResponse] = []
     for record in records(chunk.data):
         position = chunk.position(record.end)
-        token = encode_token((position.arrival, position.used), *query)
+        token = tokens((position.arrival, position.used))
         batch.append(pb.TailLogsResponse(line=convert.log_line(chunk.node_id, chunk.attempt, record), cursor=token))
         if len(batch) == _LINES_AT_ONCE:
             yield batch

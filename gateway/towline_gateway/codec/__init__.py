@@ -5,8 +5,8 @@ first fault and names no index.
 """
 
 from towline_gateway.codec.decode import decode
-from towline_gateway.codec.encode import encode
-from towline_gateway.codec.json_text import Json, MalformedJsonError, parse, render
+from towline_gateway.codec.encode import encode, message_writer
+from towline_gateway.codec.json_text import Json, MalformedJsonError, parse, render, text_of
 from towline_gateway.codec.violations import InvalidFieldsError, Violation, Violations
 
 __all__ = [
@@ -17,6 +17,8 @@ __all__ = [
     "Violations",
     "decode",
     "encode",
+    "message_writer",
     "parse",
     "render",
+    "text_of",
 ]

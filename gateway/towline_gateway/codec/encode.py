@@ -1,4 +1,4 @@
-"""Protobuf to JSON, guided by the descriptors.
+"""Protobuf to JSON text, guided by the descriptors, without a tree in between: streams of lines live on its speed.
 
 Prints every field that has a value by nature (empty strings, 0, false and [] included), so that clients never miss a
 field; leaves out what was not said: unset messages and optional fields, UNSPECIFIED enums, empty maps, empty lists of
@@ -15,15 +15,15 @@ from google.protobuf.message import Message
 
 from towline_gateway.codec import scalars, well_known
 from towline_gateway.codec.decode import is_map
-from towline_gateway.codec.json_text import Json
+from towline_gateway.codec.json_text import quoted
 
-Write = Callable[[Any], Json]
+Write = Callable[[Any], str]
 Step = tuple[str, str, "_Print", Write]
-"""JSON name, name, when it is printed, and how."""
+"""The JSON name with its colon, the name, when it is printed, and how."""
 
 
-def encode(message: Message) -> Json:
-    """Returns the JSON value of a message."""
+def encode(message: Message) -> str:
+    """Returns the JSON text of a message, in one line; raises `ValueError` on a number that JSON does not know."""
     return message_writer(message.DESCRIPTOR)(message)
 
 
@@ -54,20 +54,21 @@ class _MessageWriter:
         self._descriptor = descriptor
         self._steps: tuple[Step, ...] | None = None
 
-    def write(self, message: Message) -> Json:
+    def write(self, message: Message) -> str:
         """Returns the JSON object of the message."""
         if self._steps is None:
             self._steps = tuple(
-                (field.json_name, field.name, _when(field), _field_writer(field)) for field in self._descriptor.fields
+                (f"{quoted(field.json_name)}:", field.name, _when(field), _field_writer(field))
+                for field in self._descriptor.fields
             )
-        members: dict[str, Json] = {}
-        for json_name, name, when, write in self._steps:
+        members: list[str] = []
+        for prefix, name, when, write in self._steps:
             if when is _Print.IF_SET and not message.HasField(name):
                 continue
             value = getattr(message, name)
             if value or when is not _Print.IF_NOT_EMPTY:
-                members[json_name] = write(value)
-        return members
+                members.append(prefix + write(value))
+        return f"{{{','.join(members)}}}"
 
 
 def _when(field: FieldDescriptor) -> _Print:
@@ -89,8 +90,8 @@ def _field_writer(field: FieldDescriptor) -> Write:
 
 
 def _list_writer(write: Write) -> Write:
-    def write_all(values: Any) -> Json:
-        return [write(value) for value in values]
+    def write_all(values: Any) -> str:
+        return f"[{','.join([write(value) for value in values])}]"
 
     return write_all
 
@@ -100,8 +101,9 @@ def _map_writer(field: FieldDescriptor) -> Write:
     value_field = field.message_type.fields_by_name["value"]
     write = message_writer(value_field.message_type) if value_field.message_type else scalars.writer(value_field)
 
-    def write_map(entries: Any) -> Json:
-        return {_key_text(key): write(entries[key]) for key in sorted(entries)}
+    def write_map(entries: Any) -> str:
+        members = [f"{quoted(_key_text(key))}:{write(entries[key])}" for key in sorted(entries)]
+        return f"{{{','.join(members)}}}"
 
     return write_map
 

@@ -6,6 +6,7 @@ JSON. Numbers that JSON does not know (NaN, Infinity) pass here and are refused 
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from typing import TypeAlias
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
@@ -48,9 +49,18 @@ _decoder = json.JSONDecoder(object_pairs_hook=_object)
 _encoder = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
+quoted: Callable[[str], str] = json.encoder.encode_basestring
+"""A text as a JSON string."""
+
+
 def render(value: Json) -> bytes:
     """Returns compact UTF-8 JSON without line breaks; raises `ValueError` on a number that JSON does not know."""
-    return _encoder.encode(value).encode()
+    return text_of(value).encode()
+
+
+def text_of(value: Json) -> str:
+    """Returns the same as text."""
+    return _encoder.encode(value)
 
 
 def kind_of(value: Json) -> str:

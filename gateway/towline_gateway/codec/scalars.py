@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 
-from towline_gateway.codec.json_text import Json, kind_of
+from towline_gateway.codec.json_text import Json, kind_of, quoted
 from towline_gateway.codec.violations import Refused
 
 MAX_EXACT_INTEGER: Final = 2**53 - 1
@@ -21,7 +21,7 @@ _MAX_FLOAT32: Final = 3.4028234663852886e38
 _DECIMAL = re.compile(r"-?[0-9]{1,20}")
 
 Reader = Callable[[Json], Any]
-Writer = Callable[[Any], Json]
+Writer = Callable[[Any], str]
 
 
 def text(value: Json) -> str:
@@ -127,24 +127,30 @@ def _is_unspecified(number: int, name: str) -> bool:
 
 
 def _enum_writer(enum: EnumDescriptor) -> Writer:
-    names: dict[int, Json] = {value.number: value.name for value in enum.values}
+    names = {value.number: quoted(value.name) for value in enum.values}
 
-    def write(value: int) -> Json:
-        return names.get(value, value)  # a number that a newer server knows must survive
+    def write(value: int) -> str:
+        return names.get(value) or str(value)  # a number that a newer server knows must survive
 
     return write
 
 
-def _same(value: Any) -> Json:
-    return value
+def _boolean_out(value: bool) -> str:
+    return "true" if value else "false"
 
 
-def _wide_integer_out(value: int) -> Json:
-    return value if -MAX_EXACT_INTEGER <= value <= MAX_EXACT_INTEGER else str(value)
+def _number_out(value: float) -> str:
+    if not math.isfinite(value):
+        raise ValueError(f"JSON knows no {value}")
+    return repr(value)
 
 
-def _octets_out(value: bytes) -> Json:
-    return base64.b64encode(value).decode()
+def _wide_integer_out(value: int) -> str:
+    return str(value) if -MAX_EXACT_INTEGER <= value <= MAX_EXACT_INTEGER else f'"{value}"'
+
+
+def _octets_out(value: bytes) -> str:
+    return f'"{base64.b64encode(value).decode()}"'
 
 
 _F = FieldDescriptor
@@ -171,11 +177,20 @@ _READERS: dict[int, Reader] = {
     _F.TYPE_UINT64: _UINT64,
 }
 _WRITERS: dict[int, Writer] = {
+    _F.TYPE_BOOL: _boolean_out,
     _F.TYPE_BYTES: _octets_out,
+    _F.TYPE_DOUBLE: _number_out,
+    _F.TYPE_FIXED32: str,
     _F.TYPE_FIXED64: _wide_integer_out,
+    _F.TYPE_FLOAT: _number_out,
+    _F.TYPE_INT32: str,
     _F.TYPE_INT64: _wide_integer_out,
+    _F.TYPE_SFIXED32: str,
     _F.TYPE_SFIXED64: _wide_integer_out,
+    _F.TYPE_SINT32: str,
     _F.TYPE_SINT64: _wide_integer_out,
+    _F.TYPE_STRING: quoted,
+    _F.TYPE_UINT32: str,
     _F.TYPE_UINT64: _wide_integer_out,
 }
 
@@ -186,8 +201,8 @@ def reader(field: FieldDescriptor) -> Reader:
 
 
 def writer(field: FieldDescriptor) -> Writer:
-    """Returns what turns a value of the field into its JSON value."""
-    return _enum_writer(field.enum_type) if field.enum_type else _WRITERS.get(field.type, _same)
+    """Returns what turns a value of the field into its JSON text."""
+    return _enum_writer(field.enum_type) if field.enum_type else _WRITERS[field.type]
 
 
 _NUMBER_TEXT = re.compile(r"-?(0|[1-9][0-9]{0,30})(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,3})?")

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any, Final
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from towline_gateway.codec.free_json import fill_list, fill_struct, fill_value, list_json, struct_json, value_json
-from towline_gateway.codec.json_text import Json
+from towline_gateway.codec.json_text import Json, text_of
 from towline_gateway.codec.violations import Violations
 
 VALUE: Final = "google.protobuf.Value"
@@ -34,8 +35,32 @@ def _fill_from_text(pattern: re.Pattern[str], complaint: str) -> Fill:
     return fill
 
 
-def _text_json(value: Timestamp | Duration) -> Json:
-    return value.ToJsonString()
+def _duration_text(value: Duration) -> str:
+    return f'"{value.ToJsonString()}"'
+
+
+def _time_text(value: Timestamp) -> str:
+    nanos = value.nanos
+    if not 0 <= nanos < 1_000_000_000:
+        return f'"{value.ToJsonString()}"'
+    second = _second_text(value.seconds)
+    if not nanos:
+        return f'"{second}Z"'
+    if nanos % 1_000:
+        return f'"{second}.{nanos:09}Z"'
+    return f'"{second}.{nanos // 1_000:06}Z"' if nanos % 1_000_000 else f'"{second}.{nanos // 1_000_000:03}Z"'
+
+
+@lru_cache(maxsize=1_024)
+def _second_text(seconds: int) -> str:
+    return Timestamp(seconds=seconds).ToJsonString().removesuffix("Z")
+
+
+def _tree(of: Callable[[Any], Json]) -> Callable[[Any], str]:
+    def text(value: Any) -> str:
+        return text_of(of(value))
+
+    return text
 
 
 FILLS: dict[str, Fill] = {
@@ -47,12 +72,12 @@ FILLS: dict[str, Fill] = {
     "google.protobuf.Timestamp": _fill_from_text(_RFC3339, 'must be an RFC 3339 time, such as "2026-01-31T09:30:00Z"'),
     VALUE: fill_value,
 }
-WRITERS: dict[str, Callable[[Any], Json]] = {
-    "google.protobuf.Duration": _text_json,
-    "google.protobuf.ListValue": list_json,
-    "google.protobuf.Struct": struct_json,
-    "google.protobuf.Timestamp": _text_json,
-    VALUE: value_json,
+WRITERS: dict[str, Callable[[Any], str]] = {
+    "google.protobuf.Duration": _duration_text,
+    "google.protobuf.ListValue": _tree(list_json),
+    "google.protobuf.Struct": _tree(struct_json),
+    "google.protobuf.Timestamp": _time_text,
+    VALUE: _tree(value_json),
 }
 
 
