@@ -9,7 +9,13 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 ROOT = Path(__file__).resolve().parent
-GOOGLE_APIS = ("google/api/annotations.proto", "google/api/http.proto")
+GOOGLE_APIS = (
+    "google/api/annotations.proto",
+    "google/api/http.proto",
+    # What errors carry: ours import neither, clients in other languages do.
+    "google/rpc/error_details.proto",
+    "google/rpc/status.proto",
+)
 
 
 def generate() -> None:
@@ -39,11 +45,12 @@ def generate() -> None:
 
 
 def copy_google_apis(target: Path) -> None:
-    """Puts the two imported Google protos where protoc and buf find them, from the installed package."""
+    """Puts the Google protos where protoc and buf find them, from the installed package."""
     for name in GOOGLE_APIS:
         file = target / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes((importlib.resources.files("google.api") / file.name).read_bytes())
+        package = ".".join(Path(name).parent.parts)
+        file.write_bytes((importlib.resources.files(package) / file.name).read_bytes())
 
 
 class ContractBuildHook(BuildHookInterface[Any]):
