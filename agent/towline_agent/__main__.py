@@ -20,7 +20,7 @@ import structlog
 
 from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2 import EnrollRequest
-from towline_agent import command_line, enrollment, prctl
+from towline_agent import command_line, enrollment, memory_room, prctl
 from towline_agent.cgroups import Hierarchy
 from towline_agent.clock import Backoff, SystemClock
 from towline_agent.control_plane import AgentUnsupported, CredentialRefused, SessionReplaced
@@ -150,6 +150,7 @@ async def _live(
     credentials = Credentials(identity, partial(enrollment.save, settings.state_dir.absolute() / enrollment.FILE_NAME))
     control_plane = GrpcControlPlane(settings.server, credentials)
     renewal = GrpcLeaseRenewal(settings.server, credentials)
+    around = memory_room.surroundings()
     alive = partial(asyncio.get_running_loop().call_soon_threadsafe, service_manager.alive)
     agent = Agent(
         control_plane,
@@ -167,7 +168,7 @@ async def _live(
             artifact_spool_bytes=settings.artifact_spool_mb << 20,
             artifact_cache_bytes=settings.artifact_cache_mb << 20,
         ),
-        _free_memory,
+        partial(memory_room.measure_free, around),
         SystemClock(),
     )
     agent.on_ready = lambda: _ready(settings, identity, service_manager)
@@ -201,10 +202,6 @@ async def _standing(settings: Settings, supervisor: Supervisor, groups: Hierarch
     if standing.level is Level.L0 and settings.sandbox != Level.L0.name:
         log.warning("plugins_unconfined", missing=dict(standing.missing))
     return standing
-
-
-def _free_memory() -> int:
-    return psutil.virtual_memory().available
 
 
 def _drain(drain: Callable[[], None], service_manager: ServiceManager) -> None:

@@ -82,7 +82,7 @@ def _backwards(text: str) -> Iterable[str]:
 
 def _sender(end: Exit) -> Evidence.Sender:
     name = signal_name(end.signal or 0)
-    if end.watch.kernel_kills and name == "SIGKILL":
+    if (end.watch.kernel_kills and name == "SIGKILL") or end.fell_to_the_machine:
         return Evidence.KERNEL
     if name in OF_LIMITS:
         return Evidence.KERNEL

@@ -4,6 +4,7 @@ The agent proper (sessions, leases, spools) knows only these nouns; `supervisor_
 with real processes and `testing.py` with a scripted one.
 """
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -61,6 +62,8 @@ class Watch:
     """The memory limit was the kernel's to enforce, by a control group."""
     kernel_kills: int = 0
     """Processes that the kernel killed for want of memory, in the attempt's group alone."""
+    kills_around: int = 0
+    """The same around the agent meanwhile, whomever it met; looked at where no group tells of the attempt alone."""
     was_at_limit: bool = False
     """The group was at its own memory limit."""
     refused_processes: int = 0
@@ -126,6 +129,12 @@ class Exit:
     killed: tuple[int, ...] = field(default=())
     """Processes that outlived the main one and had to be killed."""
     watch: Watch = NOT_WATCHED
+
+    @property
+    def fell_to_the_machine(self) -> bool:
+        """Whether the kernel seems to have killed it for the whole machine: nothing else explains it as well."""
+        killed = self.reason is EndReason.SIGNALED and self.signal == signal.SIGKILL
+        return killed and not self.watch.by_kernel and self.watch.kills_around > 0
 
 
 OnOutput = Callable[[OutputStream, bytes], None]

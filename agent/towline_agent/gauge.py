@@ -4,9 +4,9 @@ Where there is a control group the kernel counts, exactly and at little cost; ot
 """
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from towline_agent import process_tree
+from towline_agent import oom_kills, process_tree
 from towline_agent.cgroup_files import Controller, Reading
 from towline_agent.cgroups import Group
 from towline_agent.execution import EndReason, Launch, Sample, Watch
@@ -26,10 +26,14 @@ class Gauge:
     _samples: deque[Sample] = field(default_factory=lambda: deque[Sample](maxlen=MOST_SAMPLES))
     _tasks: int = 0
     _counted: Reading = field(default_factory=Reading)
+    _kills_before: int | None = None
+    """Around the agent; by the first look, for a start must not wait for it."""
 
     def look(self, offset_seconds: float) -> None:
         """Takes a sample."""
         counted = self._counted = Reading() if self.group is None else self.group.read()
+        if self._kills_before is None and not self._has(Controller.MEMORY):
+            self._kills_before = oom_kills.count()
         memory, cpu = counted.memory_bytes, counted.cpu_seconds
         if memory is None or cpu is None or not self._has(Controller.PIDS):
             seen = process_tree.look(self.shim_pid, self.launch.memory_bytes)
@@ -52,13 +56,15 @@ class Gauge:
 
     def conclude(self, *, look_closely: bool) -> Watch:
         """What is known in the end; what the kernel has counted is read only where somebody will want to know."""
-        if self.group is None or not look_closely:
-            return Watch(tuple(self._samples), SAMPLE_SECONDS, by_kernel=self._has(Controller.MEMORY))
+        seen = Watch(tuple(self._samples), SAMPLE_SECONDS, by_kernel=self._has(Controller.MEMORY))
+        if not look_closely:
+            return seen
+        seen = replace(seen, kills_around=self._kills_around())
+        if self.group is None:
+            return seen
         counted = self._counted = self.group.read()
-        return Watch(
-            samples=tuple(self._samples),
-            sample_seconds=SAMPLE_SECONDS,
-            by_kernel=self._has(Controller.MEMORY),
+        return replace(
+            seen,
             kernel_kills=counted.oom_kills,
             was_at_limit=counted.limit_hits > 0,
             refused_processes=counted.refused_processes,
@@ -70,6 +76,9 @@ class Gauge:
         if self._counted.oom_kills and self._counted.peak_bytes is not None:
             return self._counted.peak_bytes
         return max(self.peak_bytes, largest_process_bytes)
+
+    def _kills_around(self) -> int:
+        return 0 if self._kills_before is None else max(0, oom_kills.count() - self._kills_before)
 
     def _has(self, controller: Controller) -> bool:
         return self.group is not None and controller in self.group.folders

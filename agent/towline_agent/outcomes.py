@@ -222,6 +222,8 @@ def _signaled(end: Exit, around: Circumstances) -> AttemptResult:
     if around.cpu_seconds and name == "SIGKILL" and end.cpu_seconds >= around.cpu_seconds:
         return _over_cpu(end, around)
     peak = f"peak memory {_size(end.peak_memory_bytes)} of {_size(around.memory_bytes)} allowed"
+    if end.fell_to_the_machine:
+        return _out_of_memory(_with_last_errors(f"it was killed while the kernel killed for memory; {peak}", around))
     if name in OWN_FAULTS:
         failure = _failure(PERMANENT, "SIGNAL", f"Crashed ({name})", _with_last_errors(peak, around))
         return failed(failure, Evidence.CRASH)
@@ -245,9 +247,13 @@ def _timed_out(end: Exit, around: Circumstances) -> AttemptResult:
 def _over_memory(end: Exit, around: Circumstances) -> AttemptResult:
     cause = f"peak {_size(end.peak_memory_bytes)} of {_size(around.memory_bytes)} allowed"
     if end.watch.kernel_kills and not end.watch.was_at_limit:
-        message = "The kernel killed it, for the machine had no memory left"
-        return failed(_failure(TRANSIENT, "KERNEL_OOM", message, cause), Evidence.KERNEL_OOM)
+        return _out_of_memory(cause)
     return failed(_failure(PERMANENT, "MEMORY_LIMIT", "Used more memory than allowed", cause), Evidence.MEMORY_LIMIT)
+
+
+def _out_of_memory(cause: str) -> AttemptResult:
+    message = "The kernel killed it, for the machine had no memory left"
+    return failed(_failure(TRANSIENT, "KERNEL_OOM", message, cause), Evidence.KERNEL_OOM)
 
 
 def _over_cpu(end: Exit, around: Circumstances) -> AttemptResult:

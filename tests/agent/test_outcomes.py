@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from towline.v1.agent_service_pb2 import AttemptResult, Lease
-from towline.v1.run_pb2 import Failure
-from towline_agent.execution import EndReason, Exit
+from towline.v1.run_pb2 import Evidence, Failure
+from towline_agent.execution import EndReason, Exit, Watch
 from towline_agent.lifecycle import Event
 from towline_agent.outcomes import MIB, Circumstances, decide
 
@@ -83,6 +83,35 @@ def test_failures_say_what_happened_and_why(
     assert result.failure.cause
     assert result.lease == LEASE
     assert result.output_json == b""
+
+
+def killed(reason: EndReason, number: signal.Signals, kills_around: int, *, by_kernel: bool = False) -> Exit:
+    watch = Watch(kills_around=kills_around, by_kernel=by_kernel)
+    return Exit(reason, signal=number, watch=watch, peak_memory_bytes=9 * MIB)
+
+
+SIGKILL, SIGTERM, SIGSEGV = signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV
+KILLS = [
+    (killed(EndReason.SIGNALED, SIGKILL, 1), "KERNEL_OOM", Evidence.KERNEL),
+    (killed(EndReason.SIGNALED, SIGKILL, 7), "KERNEL_OOM", Evidence.KERNEL),
+    (killed(EndReason.SIGNALED, SIGKILL, 0), "SIGNAL", Evidence.OUTSIDE),
+    (killed(EndReason.SIGNALED, SIGKILL, 1, by_kernel=True), "SIGNAL", Evidence.OUTSIDE),
+    (killed(EndReason.SIGNALED, SIGTERM, 1), "SIGNAL", Evidence.OUTSIDE),
+    (killed(EndReason.SIGNALED, SIGSEGV, 1), "SIGNAL", Evidence.ITSELF),
+    (killed(EndReason.TIMEOUT, SIGKILL, 1), "TIMEOUT", Evidence.AGENT),
+    (killed(EndReason.MEMORY_LIMIT, SIGKILL, 1), "MEMORY_LIMIT", Evidence.AGENT),
+]
+
+
+@pytest.mark.parametrize(("end", "code", "sender"), KILLS)
+def test_the_kernel_is_named_where_it_killed_for_memory_and_nothing_else_explains_the_end(
+    end: Exit, code: str, sender: "Evidence.Sender"
+) -> None:
+    result = decide(LEASE, end, AROUND)
+    assert (result.failure.code, result.evidence.sender) == (code, sender)
+    if code == "KERNEL_OOM":
+        assert (result.evidence.cause, getattr(result.failure, "class")) == (Evidence.KERNEL_OOM, T)
+        assert "peak memory 9 MiB of 512 MiB allowed" in result.failure.cause
 
 
 @pytest.mark.parametrize(("written", "output"), [(b"", b"null"), (b' {"a":1.50}\n', b'{"a":1.50}'), (b"[]", b"[]")])
