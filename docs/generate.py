@@ -31,9 +31,12 @@ CLIENT = """
 
 | variable | default | meaning |
 |---|---|---|
-| `TOWLINE_SERVER` | `127.0.0.1:50051` | The control plane; several replicas are separated by commas. |
-| `TOWLINE_TOKEN` |  | Access token to use instead of the one that `towline login` stored. |
-| `TOWLINE_CONFIG_DIR` | `~/.config/towline` | Folder of the stored tokens, 0600. |
+| `TOWLINE_CONTEXT` |  | Context to use instead of the current one; the option `--context` beats it. |
+| `TOWLINE_SERVER` | `127.0.0.1:50051` | The control plane, `https://` before it for TLS; replicas with commas. |
+| `TOWLINE_TLS_CA` | the system's roots | Certificates to verify the control plane with. |
+| `TOWLINE_TOKEN` |  | Access token or API key to use instead of the one that `towline login` stored. |
+| `TOWLINE_CONFIG_DIR` | `~/.config/towline` | Folder of the contexts and tokens; also in `XDG_CONFIG_HOME`. |
+| `NO_COLOR` |  | Anything turns colours off; they are off anyway where output is no terminal. |
 """
 
 

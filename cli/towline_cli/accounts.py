@@ -1,16 +1,17 @@
 """Commands of identity: `login`, `register`, `whoami`."""
 
 import sys
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from towline.v1.auth_service_pb2 import LoginResponse
 from towline.v1.user_pb2 import User
+from towline_cli.contexts import selected, sign_in
 from towline_cli.conversation import converse
 from towline_cli.options import Output, OutputFormat
 from towline_cli.output import show
-from towline_cli.sessions import Session, current_session, store_session
 from towline_sdk.client import Client
 from towline_sdk.errors import InvalidArgumentError
 
@@ -19,15 +20,15 @@ PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the 
 
 
 def login(email: Email, password_stdin: PasswordStdin = False, output: Output = OutputFormat.TABLE) -> None:
-    """Sign in; later commands act as this user on this server."""
-    server = current_session().server
+    """Sign in; later commands act as this user on this server, which becomes the current context."""
+    context = selected()
     password = _read_password(from_stdin=password_stdin)
 
     async def talk(client: Client) -> LoginResponse:
         return await client.auth.login(email, password)
 
-    answer = converse(talk, Session(server, token=""))
-    store_session(Session(server, answer.access_token))
+    answer = converse(talk, replace(context, token=""))
+    sign_in(context, answer.access_token)
     show(answer.user, output)
 
 

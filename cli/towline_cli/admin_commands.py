@@ -3,7 +3,14 @@
 import typer
 
 from towline_cli.conversation import converse
-from towline_cli.options import DataDir, Output, OutputFormat, data_dir_settings
+from towline_cli.options import (
+    DataDir,
+    Output,
+    OutputFormat,
+    ProcessOutput,
+    ProcessOutputOption,
+    data_dir_settings,
+)
 from towline_cli.output import show
 from towline_cli.processes import become
 
@@ -21,7 +28,7 @@ def rotate(output: Output = OutputFormat.TABLE) -> None:
 
 
 @app.command()
-def audit(data_dir: DataDir = None, output: Output = OutputFormat.TABLE) -> None:
+def audit(data_dir: DataDir = None, output: ProcessOutputOption = ProcessOutput.TABLE) -> None:
     """Check the invariants of every run, also beside a running control plane; exit code 1 if one is broken.
 
     The database is that of DATABASE_URL, else the embedded one in the data folder.

@@ -12,9 +12,22 @@ class OutputFormat(StrEnum):
 
     TABLE = "table"
     JSON = "json"
+    YAML = "yaml"
+    ID = "id"
 
 
-Output = Annotated[OutputFormat, typer.Option("--output", "-o", help="json is the resource as REST prints it.")]
+class ProcessOutput(StrEnum):
+    """How a process that a command becomes prints its result."""
+
+    TABLE = "table"
+    JSON = "json"
+
+
+Output = Annotated[
+    OutputFormat,
+    typer.Option("--output", "-o", help="json and yaml are the resource as REST has it, id is what names it."),
+]
+ProcessOutputOption = Annotated[ProcessOutput, typer.Option("--output", "-o")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Folder of the embedded database.")]
 PageSize = Annotated[int, typer.Option("--page-size", min=0, help="Items at most; 0 means the server's default.")]
 PageToken = Annotated[str, typer.Option("--page-token", help="nextPageToken of the page before.")]
@@ -24,7 +37,10 @@ NodeId = Annotated[str, typer.Option("--node", help="Only this node.")]
 WorkflowFile = Annotated[
     Path,
     typer.Option(
-        "--file", "-f", help="JSON: {name, description, dag} or {nodes, edges}; - reads stdin.", show_default=False
+        "--file",
+        "-f",
+        help="JSON or YAML: {name, description, dag} or {nodes, edges}; - reads stdin.",
+        show_default=False,
     ),
 ]
 

@@ -1,4 +1,4 @@
-"""Prints resources: as tables for people, as the JSON of REST for programs. Knows no single kind of resource."""
+"""Prints resources: as tables for people, as REST has them, in JSON or YAML, for programs. Knows no single kind."""
 
 import json
 import os
@@ -39,6 +39,8 @@ STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
         "PENDING": "dim",
     }
 )
+ID_FIELDS: Final = ("id", "token", "nodeId", "name", "version", "email")
+"""What names a resource: the first of these that it has."""
 UNBROKEN_WIDTH: Final = 10_000
 CONTROL_PICTURES: Final = (
     {code: 0x2400 + code for code in range(0x20) if code != ord("\t")}
@@ -59,8 +61,8 @@ class Column(Generic[ItemT]):
 def show(resource: Message, output: OutputFormat, told_apart: str = "") -> None:
     """Prints one resource; for people without the field that is told apart."""
     document = to_json(resource)
-    if output is OutputFormat.JSON:
-        print_json(document)
+    if output is not OutputFormat.TABLE:
+        print_document(document, output)
         return
     document.pop(told_apart, None)
     console, width = stdout_console(), max(map(len, document), default=0) + 2
@@ -71,27 +73,72 @@ def show(resource: Message, output: OutputFormat, told_apart: str = "") -> None:
 
 def show_list(answer: Message, items: Iterable[ItemT], columns: Sequence[Column[ItemT]], output: OutputFormat) -> None:
     """Prints the answer of a list call: as table its items, as JSON the whole answer with `nextPageToken`."""
-    if output is OutputFormat.JSON:
-        print_json(to_json(answer))
-        return
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column.title, overflow="fold")
-    for item in items:
-        table.add_row(*(styled(column.cell(item)) for column in columns))
-    stdout_console().print(table)
+    if output is OutputFormat.ID:
+        for item in items:
+            print_document(to_json(item), output)
+    elif output is not OutputFormat.TABLE:
+        print_document(to_json(answer), output)
+    else:
+        titles = [column.title for column in columns]
+        _print_table(titles, ([column.cell(item) for column in columns] for item in items))
     if token := getattr(answer, "next_page_token", ""):
         print(f"more with --page-token {token}", file=sys.stderr)
 
 
-def print_json(document: Json) -> None:
+def show_rows(name: str, rows: Sequence[Mapping[str, Json]], output: OutputFormat) -> None:
+    """Prints a list that comes from no server: as table its rows, as JSON an object that holds it under its name."""
+    if output is OutputFormat.ID:
+        for row in rows:
+            print_document(dict(row), output)
+    elif output is not OutputFormat.TABLE:
+        print_document({name: [dict(row) for row in rows]}, output)
+    elif rows:
+        _print_table([*rows[0]], ([_words(value) for value in row.values()] for row in rows))
+
+
+def print_document(document: Json, output: OutputFormat) -> None:
     """Prints a document for programs."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    if output is OutputFormat.ID:
+        if name := _id(document):
+            print(printable(name))
+    elif output is OutputFormat.YAML:
+        print(_yaml(document), end="")
+    else:
+        print(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def print_json_line(document: Json) -> None:
-    """Prints one document of a stream: a line for each, at once."""
-    print(json.dumps(document, ensure_ascii=False), flush=True)
+def print_item(document: Json, output: OutputFormat) -> None:
+    """Prints one document of a stream, at once: a line of JSON, or a YAML document of its own."""
+    if output is OutputFormat.YAML:
+        print(f"---\n{_yaml(document)}", end="", flush=True)
+    else:
+        print(json.dumps(document, ensure_ascii=False), flush=True)
+
+
+def _id(document: Json) -> str:
+    if not isinstance(document, dict):
+        return ""
+    return next((str(document[name]) for name in ID_FIELDS if document.get(name)), "")
+
+
+def _yaml(document: Json) -> str:
+    # Only who asks for YAML pays for it.
+    import yaml
+
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True)
+
+
+def _words(value: Json) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _print_table(titles: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in titles:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*map(styled, row))
+    stdout_console().print(table)
 
 
 def stdout_console() -> Console:

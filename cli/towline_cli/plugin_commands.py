@@ -11,7 +11,7 @@ from towline_cli import columns
 from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
 from towline_cli.options import Output, OutputFormat, PageSize, PageToken
-from towline_cli.output import print_json, show, show_list
+from towline_cli.output import print_document, show, show_list
 from towline_cli.processes import require
 from towline_sdk import scaffold
 from towline_sdk.bundle import pack
@@ -80,8 +80,8 @@ def conform(
     from towline_sdk.testing import plugin_checks
 
     results = [(check.name, check.problem()) for check in plugin_checks(folder)]
-    if output is OutputFormat.JSON:
-        print_json([{"check": name, "problem": problem} for name, problem in results])
+    if output is not OutputFormat.TABLE:
+        print_document([{"check": name, "problem": problem} for name, problem in results], output)
     else:
         for name, problem in results:
             print(f"{'ok  ' if problem is None else 'FAIL'} {name}{'' if problem is None else f': {problem}'}")

@@ -13,7 +13,7 @@ from towline_cli.certificates import attempt_lines
 from towline_cli.conversation import converse
 from towline_cli.exit_codes import ExitCode
 from towline_cli.options import NodeId, Output, OutputFormat, PageSize, PageToken, RunId, WorkflowId
-from towline_cli.output import print_json_line, printable, show, show_list, shows_colours
+from towline_cli.output import print_item, printable, show, show_list, shows_colours
 from towline_cli.views import View, log_text, logs_end_lines
 from towline_cli.watching import view_for, watch
 from towline_sdk.client import Client
@@ -45,7 +45,7 @@ def start(
         run = (await client.runs.start(workflow_id, value, options)).run
         if not follow:
             return run
-        return await watch(client, run.id, View() if output is OutputFormat.JSON else view_for(run.id, output))
+        return await watch(client, run.id, view_for(run.id, output) if output is OutputFormat.TABLE else View())
 
     run = converse(talk)
     show(run, output)
@@ -94,7 +94,7 @@ def steps(run_id: RunId, node_id: NodeId = "", output: Output = OutputFormat.TAB
 
 def _show_step(step: Step, output: OutputFormat) -> None:
     show(step, output, told_apart="attempts")
-    if output is not OutputFormat.JSON:
+    if output is OutputFormat.TABLE:
         for line in attempt_lines(step):
             print(line)
 
@@ -107,7 +107,7 @@ def explain(
 ) -> None:
     """Tell why a step is not running: rule by rule, and agent by agent."""
     answer = converse(lambda client: client.runs.explain(run_id, node_id))
-    if output is OutputFormat.JSON:
+    if output is not OutputFormat.TABLE:
         show(answer, output)
         return
     print(printable(f"{answer.node_id}: {answer.summary}\n"))
@@ -129,10 +129,10 @@ def logs(
 
     async def talk(client: Client) -> None:
         async for line in client.runs.logs(run_id, node_id, follow=follow, on_end=ends.append):
-            if output is OutputFormat.JSON:
-                print_json_line(to_json(line))
-            else:
+            if output is OutputFormat.TABLE:
                 print(log_text(line, colours=colours), flush=True)
+            else:
+                print_item(to_json(line), output)
 
     converse(talk)
     for end in ends:

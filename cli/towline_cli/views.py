@@ -1,4 +1,4 @@
-"""How a run that goes on is shown without a terminal: plain lines, JSON lines, or not at all."""
+"""How a run that goes on is shown without a terminal: plain lines, documents, or not at all."""
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC
@@ -8,7 +8,8 @@ from typing import Final, Self
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from towline.v1.run_pb2 import Event, LogLine, LogsEnd, LogState, Step
-from towline_cli.output import coloured, print_json_line, printable
+from towline_cli.options import OutputFormat
+from towline_cli.output import coloured, print_item, printable
 from towline_cli.progress import error_text
 from towline_sdk.documents import to_json
 
@@ -92,12 +93,15 @@ class PlainView(View):
         print(f"{clock_text(line.create_time)} {log_text(line)}", flush=True)
 
 
-class JsonLinesView(View):
-    """Each event as the JSON that REST streams, a line each; log lines have a command of their own."""
+class ItemsView(View):
+    """Each event as REST streams it, a document each; log lines have a command of their own."""
+
+    def __init__(self, output: OutputFormat) -> None:
+        self._output = output
 
     def event(self, event: Event) -> None:
         """Prints the event."""
-        print_json_line(to_json(event))
+        print_item(to_json(event), self._output)
 
 
 def log_text(line: LogLine, *, colours: bool = False) -> str:

@@ -10,7 +10,7 @@ from rich.console import Console
 from towline.v1.run_pb2 import Run
 from towline_cli.live_view import LiveView
 from towline_cli.options import OutputFormat
-from towline_cli.views import JsonLinesView, PlainView, View
+from towline_cli.views import ItemsView, PlainView, View
 from towline_sdk.client import Client
 
 REFRESH_SECONDS: Final = 0.125
@@ -18,8 +18,10 @@ REFRESH_SECONDS: Final = 0.125
 
 def view_for(run_id: str, output: OutputFormat) -> View:
     """Returns the view that suits the output: live on a terminal only."""
-    if output is OutputFormat.JSON:
-        return JsonLinesView()
+    if output is OutputFormat.ID:
+        return View()
+    if output is not OutputFormat.TABLE:
+        return ItemsView(output)
     return LiveView(run_id, Console(highlight=False)) if sys.stdout.isatty() else PlainView()
 
 
