@@ -1,6 +1,7 @@
 """What does each sandbox level cost a short step? From the launch of a warm Python plugin that does nothing to its end.
 
-`python -m bench.sandbox_start [starts]` prints a table of milliseconds; as root L3 has a user of its own.
+`python -m bench.sandbox_start [starts]` prints a table of milliseconds; as root L3 has a user of its own, and with
+control groups there is L4. The other levels are measured without groups.
 """
 
 import asyncio
@@ -11,7 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from towline_agent import cgroups
+from towline_agent.cgroups import Hierarchy
 from towline_agent.execution import Launch
+from towline_agent.sandbox.group_attacks import can_contain
 from towline_agent.sandbox.levels import Confinement, Level, Network
 from towline_agent.supervisor_client import ProcessSupervisor
 
@@ -26,6 +30,7 @@ _CASES = (
     (Level.L3, Network.FILTERED),
     (Level.L3, Network.OWN),
 )
+_CONTAINED = (Level.L4, Network.OWN)
 
 
 def _launch(key: str, folder: Path, confinement: Confinement) -> Launch:
@@ -67,18 +72,22 @@ def _furnished(folder: Path) -> Path:
     return folder
 
 
-async def _measure(supervisor: ProcessSupervisor, count: int) -> None:
+async def _measure(supervisor: ProcessSupervisor, contained: ProcessSupervisor | None, count: int) -> None:
+    cases = _CASES if contained is None else (*_CASES, _CONTAINED)
     with tempfile.TemporaryDirectory() as place:
         folder = _furnished(Path(place))
         own_user = _UID if os.geteuid() == 0 else None
-        rounds = [Confinement(level, network, own_user if level >= Level.L3 else None) for level, network in _CASES]
+        rounds = [Confinement(level, network, own_user if level >= Level.L3 else None) for level, network in cases]
         taken: dict[Confinement, list[float]] = {confinement: [] for confinement in rounds}
         for turn in range(10):  # in turns, so that a slow moment of the machine hits all alike
             for confinement in rounds:
                 inner = folder / f"{turn}-{confinement.level.name}-{confinement.network}"
                 inner.mkdir(mode=0o711)
-                taken[confinement] += await _time(supervisor, inner, confinement, count // 10)
-    await supervisor.close()
+                by = contained if contained is not None and confinement.level is Level.L4 else supervisor
+                taken[confinement] += await _time(by, inner, confinement, count // 10)
+    for each in (supervisor, contained):
+        if each is not None:
+            await each.close()
     print("| level | network | p50 ms | p95 ms | p50 above L0 |")
     print("|---|---|---|---|---|")
     base = statistics.median(taken[rounds[0]])
@@ -90,8 +99,20 @@ async def _measure(supervisor: ProcessSupervisor, count: int) -> None:
 
 def main() -> None:
     """Measures and prints."""
-    supervisor = ProcessSupervisor.start(())
-    asyncio.run(_measure(supervisor, int(sys.argv[1]) if len(sys.argv) > 1 else 200))
+    groups = _groups()
+    try:
+        supervisor = ProcessSupervisor.start(())
+        contained = ProcessSupervisor.start((), groups=groups) if os.geteuid() == 0 and can_contain(groups) else None
+        asyncio.run(_measure(supervisor, contained, int(sys.argv[1]) if len(sys.argv) > 1 else 200))
+    finally:
+        groups.dissolve()
+
+
+def _groups() -> Hierarchy:
+    try:
+        return cgroups.claim()
+    except cgroups.Unavailable as reason:
+        return Hierarchy.none(str(reason))
 
 
 if __name__ == "__main__":
