@@ -15,6 +15,7 @@ from pathlib import Path
 
 from towline_agent import enrollment, service_unit
 from towline_agent.files import hand_over
+from towline_agent.sandbox import reach
 from towline_agent.service_host import ServiceHost
 from towline_agent.service_unit import UNIT_NAME, BadService, Service
 
@@ -104,7 +105,7 @@ def _write(file: Path, text: str, *, keep: bool) -> None:
 def _say_how_to_go_on(service: Service, state_dir: Path) -> None:
     say = sys.stdout.write
     say(f"wrote {UNIT_FOLDER}/{UNIT_NAME} and {ENVIRONMENT_FILE}\n")
-    if hidden := ServiceHost.hidden_from_others(service.python):
+    if hidden := reach.barrier([service.python]):
         sys.stderr.write(
             f"warning: {service.user} cannot reach {hidden}: install Towline where all users can read it\n"
         )

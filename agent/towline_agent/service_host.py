@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import stat
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,15 +49,6 @@ class ServiceHost:
         """Makes a running systemd read its units again."""
         if self._is_this_machine and _RUNNING_SYSTEMD.is_dir():
             subprocess.run([_found("systemctl"), "daemon-reload"], check=True)  # noqa: S603 - no shell, no input
-
-    @staticmethod
-    def hidden_from_others(path: str) -> str:
-        """Returns the first folder on the way to a file, or behind its links, that only some users may enter."""
-        for end in (Path(path), Path(path).resolve()):
-            for folder in reversed(end.parents):
-                if not folder.stat().st_mode & stat.S_IXOTH:
-                    return str(folder)
-        return ""
 
     @property
     def _is_this_machine(self) -> bool:

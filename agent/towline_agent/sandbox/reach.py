@@ -10,9 +10,9 @@ from pathlib import Path
 
 
 def barrier(paths: Iterable[str]) -> str | None:
-    """Returns the first folder on the way to any of these that lets only its owner pass; None if there is none."""
-    for path in map(Path, map(os.path.realpath, paths)):
-        for folder in (*reversed(path.parents), path):
+    """Returns the first folder on the way to any of these, or behind its links, that not everybody may pass."""
+    for way in (Path(end) for path in paths for end in (os.path.abspath(path), os.path.realpath(path))):
+        for folder in (*reversed(way.parents), way):
             if folder.is_dir() and not folder.stat().st_mode & stat.S_IXOTH:
                 return str(folder)
     return None
