@@ -141,7 +141,7 @@ def test_a_call_is_cancelled_where_it_waits_when_its_deadline_passes(
 ) -> None:
     async def scenario(rig: Rig) -> None:
         user = await rig.user("ada")
-        cancelled, recognise = asyncio.Event(), rig.accounts.user_of
+        cancelled, recognise = asyncio.Event(), rig.accounts.person_of
 
         async def never(token: str) -> Any:
             try:
@@ -149,13 +149,13 @@ def test_a_call_is_cancelled_where_it_waits_when_its_deadline_passes(
             finally:
                 cancelled.set()
 
-        monkeypatch.setattr(rig.accounts, "user_of", never)
+        monkeypatch.setattr(rig.accounts, "person_of", never)
         with capture_logs() as logged:
             with pytest.raises(aio.AioRpcError) as late:
                 await user.open("WorkflowService/CreateWorkflow", name="late", timeout=0.2)
             await cancelled.wait()
         assert late.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-        monkeypatch.setattr(rig.accounts, "user_of", recognise)
+        monkeypatch.setattr(rig.accounts, "person_of", recognise)
         assert not (await user.call("WorkflowService/ListWorkflows")).workflows
         assert [line["code"] for line in logged if line["event"] == "call"] == ["CANCELLED"]
 
