@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from towline_controlplane.bus import Doorbell, user_topic
+from towline_controlplane.bus import Doorbell, credentials_topic
 from towline_controlplane.errors import InvalidArgument, LimitExceeded, NotFound, Violation
 from towline_controlplane.identity import ApiKey
 from towline_controlplane.ids import new_id
@@ -59,7 +59,7 @@ class ApiKeys:
         """Makes a key of the user count no more; raises NotFound."""
         if not await self.database.write(lambda tx: api_keys.delete_key(tx, key_id, user.id)):
             raise NotFound(f"there is no API key {key_id[:100]}")
-        self.doorbell.ring([user_topic(user.id)])
+        self.doorbell.ring([credentials_topic(user.id)])
 
     def _wrong_scopes(self, scopes: Sequence[str]) -> list[Violation]:
         if not 1 <= len(scopes) <= MAX_SCOPES:

@@ -40,9 +40,9 @@ def queue_topic(queue_id: str) -> str:
     return f"queue:{queue_id}"
 
 
-def user_topic(user_id: str) -> str:
-    """Rung when a credential of a user counts no more."""
-    return f"user:{user_id}"
+def credentials_topic(owner_id: str) -> str:
+    """Rung when a credential of a user or agent counts no more."""
+    return f"credentials:{owner_id}"
 
 
 def run_topic(run_id: str) -> str:

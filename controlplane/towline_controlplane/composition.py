@@ -10,6 +10,8 @@ from towline.v1 import (
     agent_admin_service_pb2_grpc,
     agent_service_pb2,
     agent_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     auth_service_pb2,
     auth_service_pb2_grpc,
     plugin_service_pb2,
@@ -25,6 +27,7 @@ from towline.v1 import (
 )
 from towline_controlplane.api_keys import ApiKeys
 from towline_controlplane.artifact_uploads import ArtifactUploads
+from towline_controlplane.audit_log import AuditLog
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import Blobs, FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
@@ -51,6 +54,7 @@ from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.agent_artifacts import AgentArtifacts
 from towline_controlplane.services.agent_messages import AgentLimits
 from towline_controlplane.services.agent_protocol import AgentProtocol
+from towline_controlplane.services.audit import AuditService
 from towline_controlplane.services.authentication import AuthService
 from towline_controlplane.services.log_streams import GIVE_UP_SECONDS, LogStreams
 from towline_controlplane.services.offers import OfferMessages
@@ -63,7 +67,7 @@ from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
 from towline_controlplane.services.secret_handout import SecretHandout
 from towline_controlplane.services.secrets import SecretService
-from towline_controlplane.services.server import ControlPlaneServer, ServerOptions, Service
+from towline_controlplane.services.server import ControlPlaneServer, Guard, ServerOptions, Service
 from towline_controlplane.services.users import UserService
 from towline_controlplane.services.workflows import WorkflowService
 from towline_controlplane.sessions import Sessions
@@ -98,6 +102,7 @@ class Parts:
     services: tuple[Service, ...]
     agents: AgentProtocol
     accounts: Accounts
+    guard: Guard
     blobs: Blobs
     archiving: LogArchiving
     duties: tuple[Callable[[], Awaitable[None]], ...]
@@ -120,10 +125,11 @@ def compose(settings: Settings, database: Database) -> ControlPlane:
     options = ServerOptions(
         settings.grpc_host,
         settings.grpc_port,
+        gateways=settings.gateways,
         connection_age_seconds=settings.connection_age_seconds,
         connection_grace_seconds=settings.connection_grace_seconds,
     )
-    server = ControlPlaneServer(parts.services, parts.accounts, options)
+    server = ControlPlaneServer(parts.services, parts.guard, options)
     blob_health = BlobHealth(parts.blobs, partial(server.report_health, BLOBS_HEALTH))
     duties = (
         *parts.duties,
@@ -180,12 +186,15 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
     offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
+    audit_log = AuditLog(database)
     passwords = Passwords(settings.bcrypt_cost)
     accounts = Accounts(database, passwords, tokens, settings.credential_days)
     sign_ins = SignIns(database, doorbell, passwords, tokens, settings.sign_in_days)
     blobs = blobs_of(settings)
     outputs = Outputs(database, blobs)
-    retention = Retention(database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic)
+    retention = Retention(
+        database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic, settings.audit_days
+    )
     keys = Keyring.parse(settings.secrets_key.get_secret_value())
     floor = SandboxLevel[settings.min_sandbox]
     limits = AgentLimits(settings.offer_seconds, settings.server_limits, settings.credential_days, floor)
@@ -244,10 +253,12 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         services=(*services, *_of_people(database, doorbell, accounts, sign_ins, services)),
         agents=agents,
         accounts=accounts,
+        guard=Guard(accounts, doorbell, audit_log),
         blobs=blobs,
         archiving=LogArchiving(database, archive, GIVE_UP_SECONDS),
         duties=(
             orchestrator.run,
+            audit_log.run,
             log_writer.run,
             timer.run,
             orchestrator.queues.run,
@@ -268,6 +279,7 @@ def _of_people(
     api_keys = ApiKeys(database, doorbell, scope_nouns(service.descriptor for service in others))
     return (
         _service("Auth", auth_service_pb2, auth_service_pb2_grpc, AuthService(accounts, sign_ins, api_keys)),
+        _service("Audit", audit_service_pb2, audit_service_pb2_grpc, AuditService(database)),
         _service("User", user_service_pb2, user_service_pb2_grpc, UserService(database, doorbell, sign_ins)),
     )
 

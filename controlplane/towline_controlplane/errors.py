@@ -74,9 +74,13 @@ class Unauthenticated(TowlineError):
 
 
 class BadCredentials(Unauthenticated):
-    """Email and password do not belong together."""
+    """Email and password do not belong together; `user_id`, which the caller is not told, is whose email it is."""
 
     reason = "BAD_CREDENTIALS"
+
+    def __init__(self, message: str, user_id: str = "") -> None:
+        super().__init__(message)
+        self.user_id = user_id
 
 
 class PermissionDenied(TowlineError):

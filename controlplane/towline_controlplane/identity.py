@@ -1,7 +1,9 @@
 """The nouns of identity: who calls, by which credential, and what of it is kept. Frozen, as in `model`."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from towline_controlplane.model import User
 
@@ -11,7 +13,6 @@ class CredentialKind(StrEnum):
 
     TOKEN = "TOKEN"  # noqa: S105 - a kind of credential
     API_KEY = "API_KEY"
-    AGENT = "AGENT"
     NONE = "NONE"
 
 
@@ -34,6 +35,27 @@ class Person:
 
     user: User
     credential: Credential
+
+
+NOBODY: Final = Credential(CredentialKind.NONE, "")
+"""What those present who need not be known."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """A call that changed something, or tried to: who, by what, which method, about what, from where, how it ended."""
+
+    id: str
+    time: int
+    """Of the database; set when it is stored."""
+    user_id: str
+    credential: CredentialKind
+    credential_id: str
+    method: str
+    target: Mapping[str, str]
+    address: str
+    request_id: str
+    code: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Settings of the control plane, read once at start from the environment."""
 
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -75,6 +76,10 @@ class Settings(DatabaseSettings):
     """8 to 72 bytes."""
     enrollment_token_file: Path | None = Field(None, alias="TOWLINE_ENROLLMENT_TOKEN_FILE")
     """File with a token that agents may enroll with, for installations that start together."""
+    trusted_gateways: str = Field("127.0.0.0/8,::1", alias="TOWLINE_TRUSTED_GATEWAYS")
+    """Comma-separated addresses and networks of gateways, which are believed where their requests come from."""
+    audit_days: float = Field(365, alias="TOWLINE_AUDIT_DAYS", ge=0, le=36_500)
+    """How long an event of the audit log is kept; 0 keeps it for ever."""
     lease_seconds: float = Field(30, alias="TOWLINE_LEASE_SECONDS", ge=1, le=600)
     """How long an agent may stay silent before its attempts are lost."""
     credential_days: float = Field(0, alias="TOWLINE_AGENT_CREDENTIAL_DAYS", ge=0, le=3_650)
@@ -136,6 +141,12 @@ class Settings(DatabaseSettings):
             raise ValueError(weakness)
         return secret
 
+    @field_validator("trusted_gateways")
+    @classmethod
+    def _check_gateways(cls, gateways: str) -> str:
+        _networks(gateways)
+        return gateways
+
     @field_validator("minio_endpoint")
     @classmethod
     def _check_endpoint(cls, endpoint: str) -> str:
@@ -146,6 +157,11 @@ class Settings(DatabaseSettings):
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
             raise ValueError("must be an http(s) URL without a user")
         return url
+
+    @property
+    def gateways(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """The networks of trusted gateways."""
+        return _networks(self.trusted_gateways)
 
     @property
     def server_limits(self) -> ServerLimits:
@@ -185,3 +201,7 @@ class Settings(DatabaseSettings):
     def upload_folder(self) -> Path:
         """Where artifacts lie until they are whole; unlike what is spooled, they go on after a restart."""
         return self.data_dir / "uploads"
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    return tuple(ip_network(each.strip()) for each in text.split(",") if each.strip())

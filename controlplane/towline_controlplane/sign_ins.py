@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from towline_controlplane.bus import Doorbell, user_topic
+from towline_controlplane.bus import Doorbell, credentials_topic
 from towline_controlplane.errors import BadCredentials, Unauthenticated
 from towline_controlplane.identity import Person, SignIn
 from towline_controlplane.ids import new_id
@@ -56,7 +56,7 @@ class SignIns:
         user = await self._database.read(lambda tx: users.find_by_email(tx, address))
         matches = await self._passwords.matches(password, user and user.password_hash)
         if not matches or user is None or user.disabled:
-            raise BadCredentials("email or password is wrong")
+            raise BadCredentials("email or password is wrong", user.id if user else "")
         return await self._begin_if_unchanged(user)
 
     async def refresh(self, text: str) -> SignedIn:
@@ -83,13 +83,13 @@ class SignIns:
             return SignedIn(user, self._tokens.issue(user, sign_in.id), fresh, sign_in.expire_time)
         if exchanged is not None:
             log.warning("a refresh token was used twice", user_id=exchanged.user_id, sign_in_id=exchanged.id)
-            self._doorbell.ring([user_topic(exchanged.user_id)])
+            self._doorbell.ring([credentials_topic(exchanged.user_id)])
         raise Unauthenticated("the refresh token is not valid, has been used or has been revoked")
 
     async def logout(self, person: Person) -> None:
         """Ends the sign-in that the caller's token belongs to; of a token without one, the token."""
         await self._database.write(lambda tx: self._end(tx, person.credential.id))
-        self._doorbell.ring([user_topic(person.user.id)])
+        self._doorbell.ring([credentials_topic(person.user.id)])
 
     async def change_password(self, person: Person, current: str, new: str) -> SignedIn:
         """Sets a new password, ends all sign-ins and begins one; raises BadCredentials or InvalidArgument."""
@@ -106,7 +106,7 @@ class SignIns:
             sign_out(tx, user_id)
 
         await self._database.write(change)
-        self._doorbell.ring([user_topic(user_id)])
+        self._doorbell.ring([credentials_topic(user_id)])
 
     async def _begin_if_unchanged(self, known: User, password_hash: str | None = None) -> SignedIn:
         """Begins a sign-in, with a new password if there is one; only while the user is as it was checked."""
@@ -127,7 +127,7 @@ class SignIns:
 
         user, expires = await self._database.write(begin)
         if password_hash is not None:
-            self._doorbell.ring([user_topic(user.id)])
+            self._doorbell.ring([credentials_topic(user.id)])
         return SignedIn(user, self._tokens.issue(user, sign_in_id), refresh, expires)
 
     def _end(self, tx: Transaction, sign_in_id: str) -> None:

@@ -8,31 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.json_format import ParseDict
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2, status_pb2
 from grpc import aio
+from rig_services import SERVICES, rig_services
 
-from towline.v1 import (
-    agent_admin_service_pb2,
-    agent_admin_service_pb2_grpc,
-    agent_service_pb2,
-    agent_service_pb2_grpc,
-    auth_service_pb2,
-    auth_service_pb2_grpc,
-    plugin_service_pb2,
-    plugin_service_pb2_grpc,
-    run_service_pb2,
-    run_service_pb2_grpc,
-    secret_service_pb2,
-    secret_service_pb2_grpc,
-    user_service_pb2,
-    user_service_pb2_grpc,
-    workflow_service_pb2,
-    workflow_service_pb2_grpc,
-)
-from towline_controlplane.api_keys import ApiKeys
+from towline_controlplane.audit_log import AuditLog
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import InProcessDoorbell, logs_topic
@@ -40,26 +23,17 @@ from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.keyring import Keyring, new_key
 from towline_controlplane.log_archive import LogArchive
-from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.model import AgentRecord, Lease, Role, Usage, User
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
 from towline_controlplane.rooms import Claim
-from towline_controlplane.services.access import scope_nouns
-from towline_controlplane.services.agent_admin import AgentAdminService
-from towline_controlplane.services.authentication import AuthService
 from towline_controlplane.services.log_streams import LogStreams
-from towline_controlplane.services.open_streams import OpenStreams
 from towline_controlplane.services.outlines import Outlines
-from towline_controlplane.services.plugins import PluginService
 from towline_controlplane.services.run_artifacts import RunArtifacts
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
-from towline_controlplane.services.secrets import SecretService
-from towline_controlplane.services.server import ControlPlaneServer, ServerOptions, Service
-from towline_controlplane.services.users import UserService
-from towline_controlplane.services.workflows import WorkflowService
+from towline_controlplane.services.server import ControlPlaneServer, Guard, ServerOptions
 from towline_controlplane.sign_ins import SignIns
 from towline_controlplane.store import agents, logs, queues, users
 from towline_controlplane.store.agents import SessionInfo
@@ -79,19 +53,6 @@ DAG: Final[Mapping[str, Any]] = {
     "nodes": [UPPERCASE, {**UPPERCASE, "id": "b"}],
     "edges": [{"from": "a", "to": "b", "condition": {"type": "ALWAYS"}}],
 }
-SERVICES: Final[Sequence[ServiceDescriptor]] = [
-    module.DESCRIPTOR.services_by_name[name]
-    for module, name in (
-        (auth_service_pb2, "AuthService"),
-        (workflow_service_pb2, "WorkflowService"),
-        (run_service_pb2, "RunService"),
-        (plugin_service_pb2, "PluginService"),
-        (agent_admin_service_pb2, "AgentAdminService"),
-        (secret_service_pb2, "SecretService"),
-        (user_service_pb2, "UserService"),
-        (agent_service_pb2, "AgentService"),
-    )
-]
 METHODS: Final[Mapping[str, MethodDescriptor]] = {
     f"{service.name}/{method.name}": method for service in SERVICES for method in service.methods
 }
@@ -271,10 +232,6 @@ class RigAgent:
         )
 
 
-class DeafAgentService(agent_service_pb2_grpc.AgentServiceServicer):
-    """Stands in for the agent protocol, which is not tested here: the interceptor before it is."""
-
-
 @asynccontextmanager
 async def control_plane(
     folder: Path,
@@ -302,10 +259,12 @@ async def control_plane(
         logs,
         RunArtifacts(database, blobs),
     )
-    servicers = _servicers(
+    servicers = rig_services(
         folder, database, doorbell, orchestrator, runs, blobs, accounts, sign_ins, Keyring.parse(secrets_key)
     )
-    server = ControlPlaneServer(servicers, accounts, ServerOptions(port=0, **options))
+    audit_log = AuditLog(database)
+    server = ControlPlaneServer(servicers, Guard(accounts, doorbell, audit_log), ServerOptions(port=0, **options))
+    auditing = asyncio.create_task(audit_log.run())
     committing = asyncio.create_task(orchestrator.run())
     address = f"127.0.0.1:{await server.start()}"
     try:
@@ -327,45 +286,10 @@ async def control_plane(
     finally:
         await server.stop(0)
         committing.cancel()
-        await asyncio.gather(committing, return_exceptions=True)
+        auditing.cancel()
+        await asyncio.gather(committing, auditing, return_exceptions=True)
         await database.close()
         passwords.close()
-
-
-def _servicers(
-    folder: Path,
-    database: Database,
-    doorbell: InProcessDoorbell,
-    orchestrator: Orchestrator,
-    runs: RunService,
-    blobs: FolderBlobs,
-    accounts: Accounts,
-    sign_ins: SignIns,
-    keys: Keyring | None,
-) -> list[Service]:
-    spool = folder / "spool"
-    spool.mkdir()
-    api_keys = ApiKeys(database, doorbell, scope_nouns(SERVICES))
-    servicers: list[tuple[Callable[..., None], object]] = [
-        (auth_service_pb2_grpc.add_AuthServiceServicer_to_server, AuthService(accounts, sign_ins, api_keys)),
-        (
-            workflow_service_pb2_grpc.add_WorkflowServiceServicer_to_server,
-            WorkflowService(database),
-        ),
-        (run_service_pb2_grpc.add_RunServiceServicer_to_server, runs),
-        (
-            plugin_service_pb2_grpc.add_PluginServiceServicer_to_server,
-            PluginService(database, blobs, spool, OpenStreams(4)),
-        ),
-        (
-            agent_admin_service_pb2_grpc.add_AgentAdminServiceServicer_to_server,
-            AgentAdminService(database, doorbell, LeaseExpiry(database, orchestrator, 30.0)),
-        ),
-        (secret_service_pb2_grpc.add_SecretServiceServicer_to_server, SecretService(database, keys)),
-        (user_service_pb2_grpc.add_UserServiceServicer_to_server, UserService(database, doorbell, sign_ins)),
-        (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, DeafAgentService()),
-    ]
-    return [Service(descriptor, add, servicer) for descriptor, (add, servicer) in zip(SERVICES, servicers, strict=True)]
 
 
 def serve(folder: Path, scenario: Callable[[Rig], Coroutine[Any, Any, None]], **options: Any) -> None:

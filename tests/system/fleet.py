@@ -274,7 +274,9 @@ class ControlPlanes:
         self._doorbells.clear()
 
     async def _start(self, number: int) -> None:
-        settings = Settings.model_validate({"JWT_SECRET": "s" * 32, "TOWLINE_DATA_DIR": self.folder})
+        settings = Settings.model_validate(
+            {"JWT_SECRET": "a secret of the tests, long enough", "TOWLINE_DATA_DIR": self.folder}
+        )
         settings.spool_folder.mkdir(parents=True, exist_ok=True)
         database = Database.open(self.url, clock=self.clock.micros)
 
@@ -286,7 +288,7 @@ class ControlPlanes:
         own = InProcessDoorbell(carry)
         self._doorbells.append(own)
         parts = assemble(settings, database, own, Sources(monotonic=self.clock.monotonic))
-        server = ControlPlaneServer(parts.services, parts.accounts, ServerOptions(port=self.ports[number]))
+        server = ControlPlaneServer(parts.services, parts.guard, ServerOptions(port=self.ports[number]))
         self.ports[number] = await server.start()
         duties = [asyncio.ensure_future(duty()) for duty in parts.duties]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import structlog
 
 from towline_controlplane.blobs import Blobs
-from towline_controlplane.store import api_keys, artifacts, released_blobs, retention, sign_ins
+from towline_controlplane.store import api_keys, artifacts, audit_events, released_blobs, retention, sign_ins
 from towline_controlplane.store.database import Database
 
 _RUNS_AT_ONCE = 100
@@ -20,6 +20,7 @@ _KEYS_AT_ONCE = 500
 _WORKFLOWS_AT_ONCE = 20
 _BLOBS_AT_ONCE = 100
 _ARTIFACTS_AT_ONCE = 500
+_AUDIT_EVENTS_AT_ONCE = 1_000
 _GRACE_HOURS = 24.0
 """How long a blob, a deleted workflow, or an artifact that no result names, stays after it was last seen in use."""
 _EXPIRED_KEYS_HOURS = 30 * 24.0
@@ -41,6 +42,7 @@ class Retention:
     retention_days: float
     idempotency_hours: float
     monotonic: Callable[[], float] = time.monotonic
+    audit_days: float = 365.0
 
     async def tick(self) -> Counter[str]:
         """Deletes all that is past its time now; returns how much of what."""
@@ -54,6 +56,7 @@ class Retention:
         deleted["api_keys"] = await self.database.write(
             lambda tx: api_keys.delete_expired(tx, tx.now - _micros(_EXPIRED_KEYS_HOURS))
         )
+        await self._delete_audit_events(deleted)
         await self._delete_artifacts(deleted)
         await self._delete_blobs(deleted)
         if deleted.total():
@@ -89,6 +92,15 @@ class Retention:
             deleted["workflows"] += await self.database.write(
                 lambda tx, ids=ids: retention.delete_workflows(tx, ids, tx.now - kept)
             )
+
+    async def _delete_audit_events(self, deleted: Counter[str]) -> None:
+        kept = _micros(self.audit_days * 24)
+        while kept and (
+            count := await self.database.write(
+                lambda tx: audit_events.delete_some(tx, tx.now - kept, _AUDIT_EVENTS_AT_ONCE)
+            )
+        ):
+            deleted["audit_events"] += count
 
     async def _delete_artifacts(self, deleted: Counter[str]) -> None:
         kept = _micros(_GRACE_HOURS)

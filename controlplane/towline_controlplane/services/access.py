@@ -8,7 +8,7 @@ from google.api import annotations_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from towline.v1 import access_pb2
-from towline.v1.access_pb2 import ADMIN, ANY_KEY, NO_KEY, PUBLIC, USER, Access, KeyAccess
+from towline.v1.access_pb2 import ADMIN, AGENT, ANY_KEY, NO_KEY, PUBLIC, USER, Access, KeyAccess
 from towline_controlplane.api_keys import ADMIN_SCOPE
 
 _ACCESS: Final[Any] = access_pb2.access
@@ -77,12 +77,12 @@ def _noun(service: ServiceDescriptor) -> str:
 
 
 def mutations(services: Iterable[ServiceDescriptor]) -> frozenset[str]:
-    """Returns the paths of the public methods that change something: those that REST does not GET."""
+    """Returns the paths of the methods that change something: all that REST does not GET, but those of agents."""
     return frozenset(
         method_path(method)
         for service in services
         for method in service.methods
-        if method.GetOptions().HasExtension(_HTTP) and not method.GetOptions().Extensions[_HTTP].get
+        if method.GetOptions().Extensions[_ACCESS] != AGENT and not method.GetOptions().Extensions[_HTTP].get
     )
 
 

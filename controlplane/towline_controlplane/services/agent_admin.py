@@ -8,7 +8,7 @@ from typing import Final
 from towline.v1 import agent_admin_service_pb2 as pb
 from towline.v1.agent_pb2 import Agent
 from towline_controlplane import tokens
-from towline_controlplane.bus import Doorbell, agent_topic
+from towline_controlplane.bus import Doorbell, agent_topic, credentials_topic
 from towline_controlplane.errors import InvalidArgument, NotFound
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.services import convert
@@ -73,6 +73,7 @@ class AgentAdminService:
     async def DisableAgent(self, request: pb.DisableAgentRequest, _context: Context) -> pb.DisableAgentResponse:
         """Refuses an agent's credential and takes from it what it holds."""
         agent = await self._change(request.agent_id, partial(agents.set_disabled, disabled=True))
+        self.doorbell.ring([credentials_topic(agent.id)])
         await self.lease_expiry.withdraw_all(agent.id, "an admin disabled the agent")
         return pb.DisableAgentResponse(agent=await self.database.read(lambda tx: _agent(tx, agent.id)))
 

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 
 from grpc import aio
 
-from towline_controlplane.identity import Credential, CredentialKind, Person
+from towline_controlplane.identity import NOBODY, Person
 from towline_controlplane.model import AgentRecord, Role, User
 
 Context: TypeAlias = aio.ServicerContext[Any, Any]
@@ -22,7 +22,7 @@ def enter_person(person: Person) -> None:
 
 def enter_user(user: User) -> None:
     """Makes `user` the caller of the running call, by a credential that does not matter."""
-    _person.set(Person(user, Credential(CredentialKind.NONE, "")))
+    _person.set(Person(user, NOBODY))
 
 
 def enter_agent(agent: AgentRecord) -> None:
@@ -49,3 +49,9 @@ def visible_owner() -> str | None:
     """Returns the owner whose objects the caller may see: its own id, or None for an admin, who sees all."""
     user = current_user()
     return None if user.role is Role.ADMIN else user.id
+
+
+def metadata_of(context: Context, wanted: str) -> list[str]:
+    """Returns the texts that a caller sent under a key."""
+    pairs = context.invocation_metadata() or ()
+    return [value for key, value in pairs if key == wanted and isinstance(value, str)]

@@ -13,12 +13,17 @@ from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from towline_controlplane.bus import Doorbell
 from towline_controlplane.services.access import AccessRules
+from towline_controlplane.services.addresses import Addresses, Network
+from towline_controlplane.services.call_records import AuditSink, CallRecorder
 from towline_controlplane.services.connections import channel_options
 from towline_controlplane.services.described_contract import DescribedContract
+from towline_controlplane.services.gate import Gate, Identity
 from towline_controlplane.services.health import HEALTH_NAME, Health
-from towline_controlplane.services.interceptors import CallInterceptor, Identity
+from towline_controlplane.services.interceptors import CallInterceptor
 from towline_controlplane.services.open_streams import OpenStreams
+from towline_controlplane.services.wardens import Wardens
 
 _REFLECTION: Final = f"/{reflection.SERVICE_NAME}/ServerReflectionInfo"
 
@@ -41,25 +46,38 @@ class ServerOptions:
     max_concurrent_calls: int = 10_000
     max_streams_per_caller: int = 200
     recheck_seconds: float = 30.0
+    gateways: Sequence[Network] = ()
+    """Whose word is taken for where a call comes from."""
     connection_age_seconds: float = 0.0
     """After which a connection takes no more calls, so that its client chooses a replica anew; 0: never."""
     connection_grace_seconds: float = 60.0
     """How long the calls of such a connection may still take. More than a `Pull` waits."""
 
 
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """What the server asks about callers, is told of revoked credentials by, and reports to."""
+
+    identity: Identity
+    doorbell: Doorbell
+    audit: AuditSink
+
+
 class ControlPlaneServer:
     """All services on one port."""
 
-    def __init__(self, services: Sequence[Service], identity: Identity, options: ServerOptions) -> None:
+    def __init__(self, services: Sequence[Service], guard: Guard, options: ServerOptions) -> None:
         descriptors = [service.descriptor for service in services]
         self._options = options
         self._streams = OpenStreams(options.max_streams_per_caller)
+        # Reflection is a stream like any other: counted, and ended when the server stops.
+        rules = AccessRules.of(descriptors, public=[_REFLECTION])
+        gate = Gate(guard.identity, rules)
         interceptor = CallInterceptor(
-            identity,
-            # Reflection is a stream like any other: counted, and ended when the server stops.
-            AccessRules.of(descriptors, public=[_REFLECTION]),
-            self._streams,
-            options.recheck_seconds,
+            gate,
+            Wardens(gate, self._streams, guard.doorbell, options.recheck_seconds),
+            CallRecorder(guard.audit, descriptors, rules.mutations),
+            Addresses(options.gateways),
         )
         self._server = aio.server(
             interceptors=[interceptor],

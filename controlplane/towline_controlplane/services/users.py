@@ -6,7 +6,7 @@ from typing import Final
 
 from towline.v1 import user_pb2
 from towline.v1 import user_service_pb2 as pb
-from towline_controlplane.bus import Doorbell, user_topic
+from towline_controlplane.bus import Doorbell, credentials_topic
 from towline_controlplane.errors import InvalidArgument, InvalidState
 from towline_controlplane.model import Role, User
 from towline_controlplane.services import convert
@@ -111,7 +111,7 @@ class UserService:
             return _user(tx, user.id)
 
         changed = await self.database.write(change)
-        self.doorbell.ring([user_topic(changed.id)])
+        self.doorbell.ring([credentials_topic(changed.id)])
         return convert.user(changed)
 
 

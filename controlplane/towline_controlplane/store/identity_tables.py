@@ -1,4 +1,4 @@
-"""The tables of sign-ins, revoked tokens and API keys, a part of `tables`."""
+"""The tables of sign-ins, revoked tokens, API keys and the audit log, a part of `tables`."""
 
 from sqlalchemy import ForeignKeyConstraint, Index, PrimaryKeyConstraint, Table, UniqueConstraint
 
@@ -47,3 +47,24 @@ api_keys = Table(
 )
 # Serves: the keys of a user, the newest first.
 Index("api_keys_by_user", api_keys.c.user_id, api_keys.c.id)
+
+# Refers to nothing: an event outlives what it is about.
+audit_events = Table(
+    "audit_events",
+    metadata,
+    text_column("id"),
+    big("time"),
+    text_column("user_id"),
+    text_column("credential"),
+    text_column("credential_id"),
+    text_column("method"),
+    text_column("target"),
+    text_column("address"),
+    text_column("request_id"),
+    text_column("code"),
+    PrimaryKeyConstraint("id"),
+)
+# Serve: the events of all, of a user, of a method, the newest first.
+Index("audit_events_by_time", audit_events.c.time, audit_events.c.id)
+Index("audit_events_by_user", audit_events.c.user_id, audit_events.c.time, audit_events.c.id)
+Index("audit_events_by_method", audit_events.c.method, audit_events.c.time, audit_events.c.id)

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from towline_controlplane.artifact_records import Artifact
 from towline_controlplane.evidence import Cause, Evidence
-from towline_controlplane.identity import ApiKey, SignIn
+from towline_controlplane.identity import ApiKey, AuditEvent, CredentialKind, SignIn
 from towline_controlplane.model import (
     AgentRecord,
     Attempt,
@@ -238,6 +238,7 @@ ATTEMPT = Mapped(Attempt, state=_enum(AttemptState), error=_FAILURE, usage=_USAG
 ARTIFACT = Mapped(Artifact)
 EVENT = Mapped(Event, type=_enum(EventType), details=_MAPPING)
 USER = Mapped(User, role=_enum(Role), disabled=_BOOLEAN)
+AUDIT_EVENT = Mapped(AuditEvent, credential=_enum(CredentialKind), target=_MAPPING)
 SIGN_IN = Mapped(SignIn)
 API_KEY = Mapped(ApiKey, scopes=_NAMES)
 WORKFLOW = Mapped(Workflow)

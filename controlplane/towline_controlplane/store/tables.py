@@ -21,7 +21,7 @@ from towline_controlplane.store.columns import big, count, ended, flag, metadata
 
 plugins, plugin_versions = plugin_tables.plugins, plugin_tables.plugin_versions
 sign_ins, revoked_tokens = identity_tables.sign_ins, identity_tables.revoked_tokens
-api_keys = identity_tables.api_keys
+api_keys, audit_events = identity_tables.api_keys, identity_tables.audit_events
 secrets, secret_grants = secret_tables.secrets, secret_tables.secret_grants
 run_logs, attempt_logs, log_chunks = log_tables.run_logs, log_tables.attempt_logs, log_tables.log_chunks
 
