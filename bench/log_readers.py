@@ -50,7 +50,7 @@ async def main(lines: int, rounds: int) -> None:
                     "config": {"code": _PRINT.format(lines=lines)},
                 }
                 run = await client.runs.start(await workflow(client, node))
-                await client.runs.wait(run.id)
+                await client.runs.result(run.id)
 
                 async def grpc() -> int:
                     return sum([1 async for _ in client.runs.logs(run.id, follow=True)])

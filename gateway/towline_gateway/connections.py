@@ -12,7 +12,7 @@ How long a body may take is decided where it is read (`bodies`). What is no HTTP
 
 import asyncio
 import uuid
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -89,7 +89,7 @@ class Connection(H11Protocol):
                 self.cycle.disconnected = True
                 self.cycle.message_event.set()
             for event in events:
-                self.transport.write(self.conn.send(event) or b"")
+                self.transport.write(cast("bytes", self.conn.send(event) or b""))
         self.transport.close()
 
     def _watch_head(self) -> None:
