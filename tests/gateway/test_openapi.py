@@ -11,6 +11,7 @@ from gateway_fakes import gateway, in_loop
 from gateway_kinds import printed, service_of
 from google.api.http_pb2 import HttpRule
 from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from towline.v1.run_pb2 import Run, Step
 from towline.v1.workflow_pb2 import Workflow
@@ -41,6 +42,10 @@ def _below(value: Any) -> Any:
             return cast("list[Any]", value)
         case _:
             return ()
+
+
+def test_it_is_openapi_3_1() -> None:
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
 def test_every_reference_resolves() -> None:
@@ -85,6 +90,11 @@ def test_every_operation_is_described_and_has_its_errors() -> None:
 def test_errors_come_from_the_comments() -> None:
     start = DOCUMENT["paths"]["/api/workflows/{workflowId}/execute"]["post"]
     assert {"404", "409", "415", "413"} <= set(start["responses"])
+    secrets = DOCUMENT["paths"]["/api/secrets"]["get"]
+    assert "409" in secrets["responses"]  # of the whole service
+    update = DOCUMENT["paths"]["/api/workflows/{workflowId}"]["put"]
+    assert "412" in update["responses"]
+    assert "409" not in update["responses"]
     login = DOCUMENT["paths"]["/api/auth/login"]["post"]
     assert "401" in login["responses"]
     assert login["security"] == []

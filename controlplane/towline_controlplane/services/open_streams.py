@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from towline_controlplane.errors import LimitExceeded, TowlineError, Unavailable
 
+_RETRY_SECONDS: Final = 1.0
 _END: Final = object()
 
 Item = TypeVar("Item")
@@ -27,7 +28,9 @@ class OpenStreams:
     def admit(self, caller_id: str) -> Generator[None]:
         """Counts a stream of the caller while it is open; raises LimitExceeded."""
         if self._open[caller_id] >= self._per_caller:
-            raise LimitExceeded(f"more than {self._per_caller} streams are open")
+            refusal = LimitExceeded(f"more than {self._per_caller} streams are open")
+            refusal.retry_seconds = _RETRY_SECONDS  # one of them may have ended
+            raise refusal
         self._open[caller_id] += 1
         try:
             yield
