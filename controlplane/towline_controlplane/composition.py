@@ -31,6 +31,7 @@ from towline_controlplane.audit_log import AuditLog
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import Blobs, FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
+from towline_controlplane.engine.allowance import Platform
 from towline_controlplane.keyring import Keyring
 from towline_controlplane.log_archive import LogArchive
 from towline_controlplane.log_writer import LogWriter
@@ -196,9 +197,9 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         database, blobs, settings.retention_days, settings.idempotency_hours, sources.monotonic, settings.audit_days
     )
     keys = Keyring.parse(settings.secrets_key.get_secret_value())
-    floor = SandboxLevel[settings.min_sandbox]
-    limits = AgentLimits(settings.offer_seconds, settings.server_limits, settings.credential_days, floor)
-    orchestrator.queues.floor = floor
+    platform = Platform(SandboxLevel[settings.min_sandbox], settings.server_limits)
+    limits = AgentLimits(settings.offer_seconds, platform, settings.credential_days)
+    orchestrator.queues.platform = platform
     agent_admin = AgentAdminService(database, doorbell, lease_expiry)
     uploads = ArtifactUploads(database, blobs, settings.upload_folder, settings.artifact_limit_mb << 20)
     agents = AgentProtocol(
@@ -243,7 +244,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
                 outputs,
                 LogStreams(database, doorbell, archive),
                 RunArtifacts(database, blobs),
-                floor,
+                platform,
             ),
         ),
         _service("Secret", secret_service_pb2, secret_service_pb2_grpc, SecretService(database, keys)),

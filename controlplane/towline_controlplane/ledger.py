@@ -19,7 +19,8 @@ from towline_controlplane.engine.view import Decision, View, references, success
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.frozen import replace
 from towline_controlplane.model import Attempt, Output, Run, Step, StepState
-from towline_controlplane.store import concurrency, leases, released_blobs, retention, runs
+from towline_controlplane.requirements import Requirements
+from towline_controlplane.store import concurrency, leases, queues, released_blobs, retention, runs
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.runs import Request, RequestKey, StepKey
 from towline_controlplane.unsaved import Unsaved
@@ -51,6 +52,8 @@ class Changes:
     steps: dict[StepKey, Step] = field(default_factory=dict[StepKey, Step])
     views: list[View] = field(default_factory=list[View])
     """What is known of the runs from now on."""
+    queue_ids: set[str] = field(default_factory=set[str])
+    """Of queues that nobody may have known before."""
 
     @property
     def admits(self) -> bool:
@@ -240,6 +243,7 @@ class Ledger:
         enqueued = [
             step for step in self._unsaved.steps.values() if step.state is StepState.READY and not step.fair_key
         ]
+        self._ensure_queues(enqueued)
         heads = leases.first_fair_keys(self.tx, {(step.queue_id, step.priority) for step in enqueued})
         for step in enqueued:
             view = self._views[step.run_id]
@@ -247,6 +251,17 @@ class Ledger:
             key = self._shares.next_key(lane, view.run.owner_id, heads, self.tx.now)
             placed = replace(step, fair_key=key)
             view.steps[step.node_id] = self._unsaved.steps[step.run_id, step.node_id] = placed
+
+    def _ensure_queues(self, enqueued: Iterable[Step]) -> None:
+        """Steps with more memory than at first wait in queues of their own, which may be new."""
+        raised = {step.queue_id: self._asked(step) for step in enqueued if step.memory_limit_mb}
+        if raised:
+            queues.ensure_queues(self.tx, raised)
+            self._changes.queue_ids.update(raised)
+
+    def _asked(self, step: Step) -> Requirements:
+        node = self._views[step.run_id].dag.nodes[step.position]
+        return node.requirements.with_memory(step.memory_limit_mb)
 
     def _note(self, view: View, decision: Decision) -> None:
         self._unsaved.note(view, decision)

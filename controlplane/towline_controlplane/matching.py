@@ -1,18 +1,18 @@
 """Which queues an agent may claim from, kept at hand so that neither a poll nor a start costs a query."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import structlog
 
 from towline_controlplane.bus import MATCHING_TOPIC, QUEUES_TOPIC, Doorbell
+from towline_controlplane.engine.allowance import NO_RULES, Platform
 from towline_controlplane.engine.placement import believed_level, isolates_network, satisfies
 from towline_controlplane.model import AgentRecord
 from towline_controlplane.requirements import Requirements, Size
 from towline_controlplane.store import queues
 from towline_controlplane.store.database import Database
-from towline_dag.choices import SandboxLevel
 
 _REFRESH_SECONDS = 1.0
 _Abilities: TypeAlias = tuple[frozenset[tuple[str, str]], int, bool, tuple[str, ...], int, tuple[str, ...], int, int]
@@ -26,8 +26,7 @@ class QueueIndex:
 
     database: Database
     doorbell: Doorbell
-    floor: SandboxLevel = SandboxLevel.L0
-    """No step goes to an agent with a weaker sandbox."""
+    platform: Platform = NO_RULES
     _requirements: Mapping[str, Requirements] = field(default_factory=dict[str, Requirements])
     _matching: dict[_Abilities, frozenset[str]] = field(default_factory=dict[_Abilities, frozenset[str]])
     """By what an agent can do, since the last refresh."""
@@ -46,13 +45,17 @@ class QueueIndex:
             self._matching[key] = frozenset(
                 queue_id
                 for queue_id, asked in self._requirements.items()
-                if satisfies(asked.raised_to(self.floor), agent)
+                if satisfies(self.platform.enforced(asked), agent)
             )
         return self._matching[key]
 
+    def knows(self, queue_ids: Collection[str]) -> bool:
+        """Tells whether this process knows all of these queues."""
+        return self._requirements.keys() >= set(queue_ids)
+
     async def ensure(self, by_id: Mapping[str, Requirements]) -> None:
         """Makes those of the queues that are not there, and known; costs nothing if this process knows them all."""
-        if by_id.keys() <= self._requirements.keys():
+        if self.knows(by_id.keys()):
             return
         await self.database.write(lambda tx: queues.ensure_queues(tx, by_id))
         if await self.refresh():
@@ -61,7 +64,11 @@ class QueueIndex:
     async def refresh(self) -> bool:
         """Reads the queues again, and rings if any is new; returns whether one is."""
         known, self._requirements = self._requirements, await self.database.read(queues.all_queues)
-        self.sizes = {queue_id: asked.size for queue_id, asked in self._requirements.items() if asked.size != Size()}
+        self.sizes = {
+            queue_id: self.platform.enforced(asked).size
+            for queue_id, asked in self._requirements.items()
+            if asked.size != Size()
+        }
         self._loaded = True
         self._matching.clear()
         is_news = self._requirements.keys() != known.keys()

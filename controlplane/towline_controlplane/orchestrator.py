@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 
 from towline_controlplane.blueprints import Blueprint, Blueprints
-from towline_controlplane.bus import Doorbell, queue_topic, run_topic
+from towline_controlplane.bus import QUEUES_TOPIC, Doorbell, queue_topic, run_topic
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.creation import RunRequest
 from towline_controlplane.errors import InvalidArgument, TowlineError, Unavailable
@@ -259,6 +259,8 @@ class Orchestrator:
                 self.on_retry_scheduled()
             if changes.admits:
                 self.on_slots_changed()
+            if not self.queues.knows(changes.queue_ids):
+                self.doorbell.ring([QUEUES_TOPIC])
         self.doorbell.ring_in_turn(due)
 
 

@@ -31,6 +31,6 @@ class Requirements:
     network: Network = Network.FULL
     """NONE: only an agent that can keep a plugin off the network will do."""
 
-    def raised_to(self, floor: SandboxLevel) -> "Requirements":
-        """Returns the same with no weaker sandbox than the platform's floor."""
-        return self if self.sandbox_level >= floor else replace(self, sandbox_level=floor)
+    def with_memory(self, memory_mb: int) -> "Requirements":
+        """Returns the same with this limit of memory, if there is one."""
+        return replace(self, size=replace(self.size, memory_mb=memory_mb)) if memory_mb else self

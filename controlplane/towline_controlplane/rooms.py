@@ -33,8 +33,8 @@ class Claim:
     limits: ServerLimits = DEFAULT_SERVER_LIMITS
 
     def resolved(self, size: Size) -> Size:
-        """Returns what a step takes, with the memory that it has by default."""
-        return size if size.memory_mb else Size(size.weight, self.limits.memory_limit_mb)
+        """Returns what a step takes, with the memory that it gets."""
+        return Size(size.weight, self.limits.memory_mb(size.memory_mb))
 
 
 @dataclass(slots=True)

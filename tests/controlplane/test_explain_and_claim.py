@@ -8,16 +8,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rig import Rig, Scenario
 
+from towline_controlplane.engine import placement
+from towline_controlplane.engine.allowance import Platform, ServerLimits
 from towline_controlplane.engine.explain import explain
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.handouts import serve
 from towline_controlplane.ledger import Ledger
 from towline_controlplane.matching import QueueIndex
-from towline_controlplane.model import AgentRecord, RunState
+from towline_controlplane.model import AgentRecord, RunState, Step
 from towline_controlplane.rooms import Claim
 from towline_controlplane.saving import Saving
 from towline_controlplane.services.explanations import situation_of
-from towline_controlplane.store import agents, run_lists, runs
+from towline_controlplane.store import agents, queues, run_lists, runs
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.views import Views
@@ -28,14 +30,19 @@ NODES: Mapping[str, dict[str, Any]] = {
     "gpu": {"labels": {"gpu": "yes"}},
     "strong": {"minSandbox": "L2"},
     "both": {"labels": {"gpu": "yes"}, "minSandbox": "L1"},
+    "large": {"memoryLimitMb": 3_000},
+    "raised": {"memoryLimitMb": 200, "retryConfig": {"memoryMultiplier": 4}},
 }
+RAISED_MB = 800
 infos = st.builds(
     SessionInfo,
     slots=st.integers(1, 4),
     labels=st.sampled_from([{}, {"gpu": "yes"}]),
     sandbox_level=st.integers(0, 3),
     plugins=st.sampled_from([(), ("NOOP",), ("SHELL",)]),
+    memory_bytes=st.sampled_from([0, 400 << 20, 700 << 20, 2 << 30, 4 << 30]),
 )
+platforms = st.builds(Platform, limits=st.builds(ServerLimits, most_memory_mb=st.sampled_from([0, 300, 1_000])))
 agent_states = st.tuples(infos, st.booleans(), st.booleans(), st.integers(0, 2))
 step_changes = st.fixed_dictionaries(
     {"held": st.booleans(), "later": st.booleans(), "priority": st.integers(-1, 1), "fair_key": st.integers(0, 3)}
@@ -46,14 +53,14 @@ class _Undo(Exception):
     pass
 
 
-async def said(rig: Rig, agent_id: str) -> set[tuple[str, str]]:
+async def said(rig: Rig, agent_id: str, platform: Platform) -> set[tuple[str, str]]:
     """Returns the steps that the agent may take now, by their explanations."""
 
     def read(tx: Transaction) -> set[tuple[str, str]]:
         found: set[tuple[str, str]] = set()
         for run in run_lists.list_runs(tx, run_lists.RunFilter(), None, 100):
             for step in runs.list_steps(tx, run.id, -1, 100):
-                verdicts = explain(situation_of(tx, run, step)).agents
+                verdicts = explain(situation_of(tx, run, step, platform)).agents
                 if any(each.may_take for each in verdicts if each.agent.id == agent_id):
                     found.add((run.id, step.node_id))
         return found
@@ -61,10 +68,11 @@ async def said(rig: Rig, agent_id: str) -> set[tuple[str, str]]:
     return await rig.database.read(read)
 
 
-async def given_to(rig: Rig, agent: AgentRecord, *, any_number: bool) -> set[tuple[str, str]]:
+async def given_to(rig: Rig, agent: AgentRecord, platform: Platform, *, any_number: bool) -> set[tuple[str, str]]:
     """Returns what a claim gives the agent, and takes it back; with `any_number` it has slots for everything."""
-    queue_ids = await QueueIndex(rig.database, rig.doorbell).matching(agent)
-    claim = Claim(agent.id, agent.session_id or "", queue_ids, 100, 5.0)
+    index = QueueIndex(rig.database, rig.doorbell, platform)
+    queue_ids = await index.matching(agent)
+    claim = Claim(agent.id, agent.session_id or "", queue_ids, 100, 5.0, index.sizes, limits=platform.limits)
     got: set[tuple[str, str]] = set()
 
     def lease(tx: Transaction) -> None:
@@ -80,6 +88,14 @@ async def given_to(rig: Rig, agent: AgentRecord, *, any_number: bool) -> set[tup
     except _Undo:
         return got
     raise AssertionError("the claim was kept")
+
+
+async def raised(rig: Rig, step: Step) -> Step:
+    """Returns a step as after an attempt that ran out of memory."""
+    asked = (await rig.database.read(queues.all_queues))[step.queue_id].with_memory(RAISED_MB)
+    queue_id = placement.queue_id(asked)
+    await rig.database.write(lambda tx: queues.ensure_queues(tx, {queue_id: asked}))
+    return replace(step, memory_limit_mb=RAISED_MB, queue_id=queue_id)
 
 
 async def prepare(rig: Rig, data: st.DataObject) -> list[str]:
@@ -99,6 +115,7 @@ async def prepare(rig: Rig, data: st.DataObject) -> list[str]:
             for name in NODES
             for change in (data.draw(step_changes, label=name),)
         ]
+        changed[-1] = await raised(rig, changed[-1])
         state = RunState.PAUSED if paused else RunState.PENDING
         rows = [replace(run, state=state, event_count=run.event_count + 1)]
         await rig.database.write(lambda tx, r=rows, s=changed: runs.save_changes(tx, r, s))
@@ -120,12 +137,13 @@ async def prepare(rig: Rig, data: st.DataObject) -> list[str]:
 @given(data=st.data())
 def test_who_is_said_to_be_able_to_take_a_step_is_given_it(fresh: Play, data: st.DataObject) -> None:
     async def scenario(rig: Rig) -> None:
+        platform = data.draw(platforms)
         for agent_id in await prepare(rig, data):
             listed = await rig.database.read(lambda tx, a=agent_id: agents.find_agent(tx, a))
             assert listed is not None
-            able = await said(rig, agent_id)
-            assert await given_to(rig, listed.agent, any_number=True) == able
-            given = await given_to(rig, listed.agent, any_number=False)
+            able = await said(rig, agent_id, platform)
+            assert await given_to(rig, listed.agent, platform, any_number=True) == able
+            given = await given_to(rig, listed.agent, platform, any_number=False)
             assert given <= able
             assert len(given) == min(max(listed.agent.slots - listed.running, 0), len(able))
 

@@ -4,12 +4,16 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 
-from rig import Rig, Scenario
+from rig import FakeAgent, Rig, Scenario
 from sqlalchemy import delete
 
+from towline_controlplane.engine.allowance import Platform, ServerLimits
+from towline_controlplane.engine.commands import EndAttempt, Outcome
+from towline_controlplane.evidence import Cause, Evidence
+from towline_controlplane.handouts import StepOffer
 from towline_controlplane.matching import QueueIndex
-from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements
+from towline_controlplane.model import AgentRecord, Failure, FailureClass, RunState
+from towline_controlplane.requirements import Requirements, Size
 from towline_controlplane.store import agents, queues, runs, tables
 from towline_controlplane.store.agents import SessionInfo
 from towline_controlplane.store.database import Transaction
@@ -79,7 +83,7 @@ def test_a_step_goes_only_to_agents_that_meet_its_requirements(play: Play) -> No
 def test_a_floor_of_the_platform_holds_for_every_queue(play: Play) -> None:
     async def scenario(rig: Rig) -> None:
         await rig.start([{"id": "a"}])
-        index = QueueIndex(rig.database, rig.doorbell, SandboxLevel.L2)
+        index = QueueIndex(rig.database, rig.doorbell, Platform(SandboxLevel.L2))
         weak = await record(rig)
         assert await index.matching(weak) == frozenset()
         assert await index.matching(replace(weak, sandbox_level=2)) == (await stored(rig)).keys()
@@ -117,3 +121,50 @@ def test_steps_under_an_id_of_labels_alone_stay_claimable(play: Play) -> None:
         assert [offer.step.node_id for offer in await (await rig.agent("other")).pull()] == ["a"]
 
     play(scenario)
+
+
+def test_a_step_that_needs_more_memory_waits_apart_from_those_that_do_not(play: Play) -> None:
+    """At the head of their queue it would keep them all from agents that have not so much."""
+    node = {"id": "a", "memoryLimitMb": 200, "retryConfig": {"memoryMultiplier": 4, "backoffMs": 0, "maxAttempts": 2}}
+
+    async def scenario(rig: Rig) -> None:
+        small, large = await rig.agent("small"), await rig.agent("large")
+        await small.open_session(memory_bytes=512 << 20)
+        await large.open_session(memory_bytes=1 << 30)
+        version = await rig.workflow([node])
+        run = await rig.start_version(version)
+        (usual,) = await stored(rig)
+        await run_out_of_memory(small, *await small.pull())
+        raised = (await rig.steps(run.id))["a"]
+        assert (await stored(rig)).keys() == {usual, raised.queue_id}
+        assert (await stored(rig))[raised.queue_id].size == Size(1, 800)
+        other = await rig.start_version(version)
+        assert [offer.step.run_id for offer in await small.pull(1)] == [other.id]
+        (offer,) = await large.pull(1)
+        assert (offer.step.run_id, offer.allowed.memory_limit_mb) == (run.id, 800)
+        await run_out_of_memory(large, offer)
+        assert (await rig.run(run.id)).state is RunState.FAILED
+        await rig.orchestrator.retry(run.id, None)
+        again = (await rig.steps(run.id))["a"]
+        assert (again.queue_id, again.memory_limit_mb) == (usual, 0)
+
+    play(scenario)
+
+
+def test_what_the_server_allows_decides_who_may_claim_and_not_what_was_asked_for(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        await rig.start([{"id": "a", "memoryLimitMb": 8_000}])
+        (queue_id,) = await stored(rig)
+        index = QueueIndex(rig.database, rig.doorbell, Platform(limits=ServerLimits(most_memory_mb=1_000)))
+        agent = await record(rig, memory_bytes=1 << 30)
+        assert await index.matching(agent) == {queue_id}
+        assert index.sizes == {queue_id: Size(1, 1_000)}
+        assert await index.matching(replace(agent, memory_bytes=512 << 20)) == frozenset()
+
+    play(scenario)
+
+
+async def run_out_of_memory(agent: FakeAgent, offer: StepOffer) -> None:
+    failure = Failure(FailureClass.PERMANENT, "MEMORY_LIMIT", "used more memory than allowed")
+    node_id, evidence = offer.step.node_id, Evidence(Cause.MEMORY_LIMIT)
+    await agent.report(offer, EndAttempt(node_id, Outcome.FAILED, digest="d", failure=failure, evidence=evidence))

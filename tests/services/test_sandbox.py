@@ -10,9 +10,11 @@ from towline.v1.agent_pb2 import AgentInfo
 from towline.v1.agent_service_pb2 import AttemptResult
 from towline.v1.sandbox_pb2 import Sandbox
 from towline_controlplane import protocol_versions
+from towline_controlplane.engine.allowance import Platform
 from towline_controlplane.errors import InvalidArgument
 from towline_controlplane.services import agent_messages
 from towline_controlplane.store import agents
+from towline_dag.choices import SandboxLevel
 
 SAID = Sandbox(
     level=Sandbox.L3,
@@ -133,7 +135,7 @@ def test_an_offer_says_what_the_attempt_must_have(
         workflow = (await user.call("WorkflowService/CreateWorkflow", name="w", dag=dag)).workflow
         await user.call("RunService/StartRun", workflowId=workflow.id)
         (offer,) = await agent.pull()
-        limits = agent_messages.AgentLimits(5.0, min_sandbox=agent_messages.SandboxLevel(floor))
+        limits = agent_messages.AgentLimits(5.0, Platform(SandboxLevel(floor)))
         confinement = agent_messages.offer(offer, {}, limits).confinement
         assert (confinement.min_sandbox, confinement.network, confinement.network_unneeded) == asked
 

@@ -18,7 +18,7 @@ from towline_controlplane.model import (
     Step,
     StepState,
 )
-from towline_controlplane.requirements import Requirements
+from towline_controlplane.requirements import Requirements, Size
 from towline_dag.choices import Network
 
 NOW = 1_000_000_000
@@ -116,6 +116,17 @@ CASES: dict[str, tuple[dict[str, Any], Rule | None, str]] = {
         {"requirements": Requirements({"gpu": "yes"}), "agents": [(an_agent(1), 0), (an_agent(2), 0)]},
         Rule.LABEL,
         "no agent of 2 has the labels: agent-1 lacks the label gpu=yes",
+    ),
+    "memory": (
+        {
+            "requirements": Requirements(size=Size(memory_mb=6_000)),
+            "agents": [
+                *((an_agent(1, memory_bytes=1 << 30), 0), (an_agent(2, memory_bytes=4 << 30), 0)),
+                (an_agent(3, memory_bytes=64 << 30, lease_expire_time=NOW), 0),
+            ],
+        },
+        Rule.MEMORY,
+        "no agent of 2 has the memory: the step needs 6,000 MiB, and agent-2, the largest, has 4,096 MiB",
     ),
     "sandbox": (
         {"requirements": Requirements(sandbox_level=2)},

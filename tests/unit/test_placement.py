@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from towline_controlplane import protocol_versions
+from towline_controlplane.engine.allowance import Platform, ServerLimits
 from towline_controlplane.engine.placement import Rule, free_slots, queue_id, satisfies, unmet
 from towline_controlplane.model import AgentRecord
-from towline_controlplane.requirements import Requirements
+from towline_controlplane.requirements import Requirements, Size
 from towline_dag.choices import Network, SandboxLevel
 
 names = st.text(max_size=5)
@@ -158,7 +159,11 @@ def test_an_agent_has_the_slots_that_it_does_not_hold_and_none_when_drained_or_g
             Requirements(sandbox_level=2),
             "its sandbox is L1 (it says L3), and L2 is asked for",
         ),
-        ({"sandbox_level": 1}, Requirements().raised_to(SandboxLevel.L2), "its sandbox is L1, and L2 is asked for"),
+        (
+            {"sandbox_level": 1},
+            Platform(SandboxLevel.L2).enforced(Requirements()),
+            "its sandbox is L1, and L2 is asked for",
+        ),
         ({"sandbox_level": 2, "network_isolation": "seccomp"}, Requirements(network=Network.NONE), ""),
         ({"sandbox_level": 2}, Requirements(network=Network.NONE), "cannot keep a plugin off the network"),
         (
@@ -173,4 +178,19 @@ def test_what_is_believed_of_a_sandbox_decides(agent: dict[str, Any], required: 
 
 
 def test_a_floor_only_raises() -> None:
-    assert Requirements(sandbox_level=3).raised_to(SandboxLevel.L2) == Requirements(sandbox_level=3)
+    assert Platform(SandboxLevel.L2).enforced(Requirements(sandbox_level=3)).sandbox_level == SandboxLevel.L3
+
+
+@pytest.mark.parametrize(
+    ("asked", "most", "enforced"), [(0, 0, 512), (0, 100, 100), (2048, 0, 2048), (2048, 1024, 1024), (300, 1024, 300)]
+)
+def test_an_agent_has_to_have_the_memory_that_a_step_gets_not_what_it_asks_for(
+    asked: int, most: int, enforced: int
+) -> None:
+    platform = Platform(limits=ServerLimits(most_memory_mb=most))
+    required = platform.enforced(Requirements(size=Size(2, asked)))
+    assert required.size == Size(2, enforced)
+    assert not unmet(required, an_agent(slots=2, memory_bytes=enforced << 20))
+    assert [each.rule for each in unmet(required, an_agent(slots=2, memory_bytes=(enforced << 20) - 1))] == [
+        Rule.MEMORY
+    ]

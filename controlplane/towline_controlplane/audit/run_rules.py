@@ -18,9 +18,13 @@ def check_nodes(rows: RunRows, findings: Findings) -> None:
             findings.equal("I21", "position", node.index, step.position, step.node_id)
             # A run from before something could be asked for keeps the queues that it was created with.
             asked = node.requirements
-            earlier = Requirements(asked.labels), Requirements(asked.labels, asked.sandbox_level, asked.plugin)
+            earlier = (
+                *(Requirements(asked.labels), Requirements(asked.labels, asked.sandbox_level, asked.plugin)),
+                asked,  # more memory did not mean another queue
+            )
             if step.queue_id not in map(placement.queue_id, earlier):
-                findings.equal("I21", "queue", node.queue_id, step.queue_id, step.node_id)
+                queue_id = placement.queue_id(asked.with_memory(step.memory_limit_mb))
+                findings.equal("I21", "queue", queue_id, step.queue_id, step.node_id)
 
 
 def check_run(rows: RunRows, findings: Findings) -> None:

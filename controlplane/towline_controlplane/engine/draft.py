@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
-from towline_controlplane.engine import commands, transitions
+from towline_controlplane.engine import commands, placement, transitions
 from towline_controlplane.engine.nodes import Node
 from towline_controlplane.engine.view import Decision, View
 from towline_controlplane.evidence import Evidence
@@ -161,11 +161,16 @@ class Draft:
     def retry_step(self, node_id: str, delay_ms: int, memory_limit_mb: int = 0) -> None:
         """Makes a step whose attempt failed dispatchable again after a delay, with more memory if it is given."""
         step = self.step(node_id)
-        raised = {"memory_limit_mb": memory_limit_mb} if memory_limit_mb else {}
+        raised = self._raised(node_id, memory_limit_mb) if memory_limit_mb else {}
         not_before = self._now + delay_ms * 1000
         self._make_ready(node_id, next_attempt=step.attempt + 1, agent_id=None, not_before=not_before, **raised)
         memory = memory_limit_mb or None
         self.record(EventType.STEP_RETRY_SCHEDULED, node_id, delayMs=delay_ms, memoryLimitMb=memory)
+
+    def _raised(self, node_id: str, memory_limit_mb: int) -> dict[str, object]:
+        """A step with another limit waits in another queue, which agents without so much memory pass by."""
+        asked = self.node(node_id).requirements.with_memory(memory_limit_mb)
+        return {"memory_limit_mb": memory_limit_mb, "queue_id": placement.queue_id(asked)}
 
     def park_step(self, node_id: str, failure: Failure) -> None:
         """Leaves a step to a person's decision."""
@@ -257,6 +262,7 @@ class Draft:
             next_attempt=step.attempt + 1,
             attempt_base=step.attempt,
             memory_limit_mb=0,
+            queue_id=self.node(node_id).queue_id,
             failures=0,
             losses=0,
             not_before=0,

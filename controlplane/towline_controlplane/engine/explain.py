@@ -85,7 +85,7 @@ def explain(situation: Situation) -> Explanation:
         AgentVerdict(agent, placement.is_online(agent, situation.now), may_go and not unmet, unmet)
         for (agent, _), unmet in zip(situation.agents, reasons, strict=True)
     ]
-    of_agents = _of_agents(agents)
+    of_agents = _of_agents(situation.requirements, agents)
     priority = Verdict(Rule.PRIORITY, situation.ahead == 0, _ahead(situation))
     ordered = sorted(agents, key=lambda verdict: (not verdict.may_take, verdict.agent.name))
     return Explanation(
@@ -191,15 +191,24 @@ _OF_AGENTS = {
 }
 
 
-def _of_agents(agents: Sequence[AgentVerdict]) -> list[Verdict]:
+def _lacking(rule: Rule, requirements: Requirements, agents: Sequence[AgentVerdict]) -> str:
+    """Says of agents of which none passes a rule what one of them lacks, or by how much all of them do."""
+    if rule is Rule.MEMORY:
+        largest = max(agents, key=lambda verdict: verdict.agent.memory_bytes).agent
+        asked, has = requirements.size.memory_mb, largest.memory_bytes >> 20
+        return f"the step needs {asked:,} MiB, and {largest.name}, the largest, has {has:,} MiB"
+    lacks = next(reason.message for reason in agents[0].unmet if reason.rule is rule)
+    return f"{agents[0].agent.name} {lacks}"
+
+
+def _of_agents(requirements: Requirements, agents: Sequence[AgentVerdict]) -> list[Verdict]:
     """Returns a verdict for each rule about agents, over those that pass the rules before it."""
     left, found = list(agents), list[Verdict]()
     for rule, words in _OF_AGENTS.items():
         passing = [each for each in left if all(reason.rule is not rule for reason in each.unmet)]
         message = f"{len(passing)} of {len(left)} agents: {words}" if left else "no agent is left to ask"
         if left and not passing:
-            lacking = next(reason.message for reason in left[0].unmet if reason.rule is rule)
-            message = f"no agent of {len(left)} {words}: {left[0].agent.name} {lacking}"
+            message = f"no agent of {len(left)} {words}: {_lacking(rule, requirements, left)}"
         found.append(Verdict(rule, bool(passing), message))
         left = passing
     return found

@@ -15,7 +15,7 @@ from towline.v1 import agent_pb2, agent_service_pb2, run_pb2, sandbox_pb2, workf
 from towline_controlplane import protocol_versions
 from towline_controlplane.artifact_records import NamedArtifact
 from towline_controlplane.artifact_uploads import MAX_ARTIFACTS
-from towline_controlplane.engine.allowance import DEFAULT_SERVER_LIMITS, Allowed, ServerLimits
+from towline_controlplane.engine.allowance import NO_RULES, Allowed, Platform
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.errors import InvalidArgument, Violation
 from towline_controlplane.evidence import Cause, Evidence
@@ -69,11 +69,9 @@ class AgentLimits:
     """What the control plane tells its agents."""
 
     offer_seconds: float
-    server: ServerLimits = DEFAULT_SERVER_LIMITS
+    platform: Platform = NO_RULES
     credential_days: float = 0
     """How long an agent keeps its credential; 0: until an admin says so."""
-    min_sandbox: SandboxLevel = SandboxLevel.L0
-    """Of every step: the floor of the platform."""
 
 
 def check_session_id(session_id: str) -> None:
@@ -276,7 +274,7 @@ def _evidence(outcome: Outcome, result: agent_service_pb2.AttemptResult) -> Evid
 
 
 def _confinement(given: StepOffer, limits: AgentLimits) -> sandbox_pb2.Confinement:
-    asked = given.requirements.raised_to(limits.min_sandbox)
+    asked = limits.platform.enforced(given.requirements)
     builtin = BUILTINS.get(given.plugin.name) if not given.plugin.digest else None
     return sandbox_pb2.Confinement(
         min_sandbox=SandboxLevel(asked.sandbox_level).name,

@@ -234,7 +234,7 @@ class AgentProtocol(AgentServiceServicer):
             queue_ids=await self.queues.matching(agent),
             want=messages.want(request.want),
             offer_seconds=limits.offer_seconds,
-            limits=limits.server,
+            limits=limits.platform.limits,
             sizes=self.queues.sizes,
             free_memory_mb=request.free_memory_bytes >> 20 if request.free_memory_bytes > 0 else None,
         )

@@ -13,6 +13,7 @@ import structlog
 
 from towline.v1 import run_pb2
 from towline.v1 import run_service_pb2 as pb
+from towline_controlplane.engine.allowance import NO_RULES, Platform
 from towline_controlplane.engine.explain import explain
 from towline_controlplane.engine.handout import execution_key
 from towline_controlplane.errors import InvalidArgument, LimitExceeded, NotFound, Unavailable, Violation
@@ -35,7 +36,6 @@ from towline_controlplane.services.struct_values import plain, wire_text
 from towline_controlplane.store import run_lists, runs, workflows
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.keysets import Place
-from towline_dag.choices import SandboxLevel
 from towline_dag.json_bounds import violations
 from towline_dag.schemas import wrong_input
 
@@ -86,8 +86,7 @@ class RunService:
     outputs: Outputs
     logs: LogStreams
     artifacts: RunArtifacts
-    min_sandbox: SandboxLevel = SandboxLevel.L0
-    """The floor of the platform."""
+    platform: Platform = NO_RULES
 
     async def StartRun(self, request: pb.StartRunRequest, _context: Context) -> pb.StartRunResponse:
         """Starts a run; answered once it is committed."""
@@ -216,7 +215,7 @@ class RunService:
             run = found(runs.get_run(tx, request.run_id, owner_id), "run", request.run_id)
             step = found(runs.get_step(tx, run.id, request.node_id), "step", request.node_id)
             return pb.ExplainStepResponse(
-                explanation=explanation_message(explain(situation_of(tx, run, step, self.min_sandbox)))
+                explanation=explanation_message(explain(situation_of(tx, run, step, self.platform)))
             )
 
         return await self.database.read(read)
