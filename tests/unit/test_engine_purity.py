@@ -14,12 +14,21 @@ PURE = [
     for path in sorted(Path(package.__file__ or "").parent.glob("*.py"))
 ]
 ALLOWED = {
-    *("collections", "dataclasses", "difflib", "enum", "functools", "hashlib", "itertools", "json", "math", "re"),
-    *("types", "typing", "cel_expr_python", "jsonschema", "towline_controlplane", "towline_dag"),
+    *("collections", "dataclasses", "datetime", "difflib", "enum", "functools", "hashlib", "itertools", "json"),
+    *("math", "re", "types", "typing", "cel_expr_python", "jsonschema", "towline_controlplane", "towline_dag"),
 }
 OWN = {
     f"towline_controlplane.{name}"
-    for name in ("engine", "model", "evidence", "errors", "frozen", "protocol_versions", "requirements")
+    for name in (
+        "engine",
+        "model",
+        "evidence",
+        "errors",
+        "frozen",
+        "protocol_versions",
+        "requirements",
+        "schedule_records",
+    )
 }
 
 
