@@ -18,6 +18,8 @@ from towline.v1 import (
     plugin_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    schedule_service_pb2,
+    schedule_service_pb2_grpc,
     secret_service_pb2,
     secret_service_pb2_grpc,
     user_service_pb2,
@@ -44,6 +46,7 @@ from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.loops.periodic import periodically
 from towline_controlplane.loops.retention import Retention
 from towline_controlplane.loops.retry_timer import RetryTimer
+from towline_controlplane.loops.scheduling import Scheduling
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
@@ -66,6 +69,8 @@ from towline_controlplane.services.plugins import PluginService
 from towline_controlplane.services.run_artifacts import RunArtifacts
 from towline_controlplane.services.run_streams import RunStreams
 from towline_controlplane.services.runs import RunService
+from towline_controlplane.services.schedule_starts import ScheduleStarts
+from towline_controlplane.services.schedules import ScheduleService
 from towline_controlplane.services.secret_handout import SecretHandout
 from towline_controlplane.services.secrets import SecretService
 from towline_controlplane.services.server import ControlPlaneServer, Guard, ServerOptions, Service
@@ -182,6 +187,10 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     )
     admission = Admission(database, orchestrator)
     orchestrator.on_slots_changed = admission.alarm.wake
+    outlines = Outlines()
+    schedule_starts = ScheduleStarts(database, outlines)
+    scheduling = Scheduling(database, orchestrator, schedule_starts)
+    orchestrator.on_schedule_free = scheduling.alarm.wake
     deadlines = Deadlines(database, orchestrator)
     log_writer = LogWriter(database, doorbell, orchestrator.confirm)
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
@@ -240,12 +249,18 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
                 database,
                 orchestrator,
                 RunStreams(database, doorbell),
-                Outlines(),
+                outlines,
                 outputs,
                 LogStreams(database, doorbell, archive),
                 RunArtifacts(database, blobs),
                 platform,
             ),
+        ),
+        _service(
+            "Schedule",
+            schedule_service_pb2,
+            schedule_service_pb2_grpc,
+            ScheduleService(database, orchestrator, schedule_starts, scheduling.alarm.wake),
         ),
         _service("Secret", secret_service_pb2, secret_service_pb2_grpc, SecretService(database, keys)),
         _service("Workflow", workflow_service_pb2, workflow_service_pb2_grpc, WorkflowService(database)),
@@ -264,6 +279,7 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
             timer.run,
             orchestrator.queues.run,
             admission.run,
+            scheduling.run,
             lambda: periodically(deadlines.tick, _TICK_SECONDS),
             lambda: periodically(lease_expiry.tick, _TICK_SECONDS),
             lambda: periodically(offer_expiry.tick, _TICK_SECONDS),

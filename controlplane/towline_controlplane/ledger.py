@@ -20,7 +20,8 @@ from towline_controlplane.fairness import FairShares
 from towline_controlplane.frozen import replace
 from towline_controlplane.model import Attempt, Output, Run, Step, StepState
 from towline_controlplane.requirements import Requirements
-from towline_controlplane.store import concurrency, leases, queues, released_blobs, retention, runs
+from towline_controlplane.schedule_records import OpenRun
+from towline_controlplane.store import concurrency, leases, queues, released_blobs, retention, runs, schedules
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.runs import Request, RequestKey, StepKey
 from towline_controlplane.unsaved import Unsaved
@@ -60,6 +61,11 @@ class Changes:
         """Tells whether a slot of a concurrency limit was freed, or a run may have begun to wait for one."""
         limited = (run for run in self.runs.values() if run.concurrency_group is not None)
         return any(run.state in RUN_TERMINAL or not run.admitted for run in limited)
+
+    @property
+    def frees_schedule(self) -> bool:
+        """Tells whether a run of a schedule has ended."""
+        return any(run.schedule_id is not None and run.state in RUN_TERMINAL for run in self.runs.values())
 
 
 class Ledger:
@@ -113,6 +119,15 @@ class Ledger:
         """Returns the newest attempt of a loaded step as the batch has it."""
         view = self._views.get(run_id)
         return view.attempts.get(node_id) if view else None
+
+    def open_runs(self, schedule_id: str, limit: int) -> list[OpenRun]:
+        """Returns runs of a schedule that have not ended, as the batch has them."""
+        known = {run_id: view.run for run_id, view in self._views.items() if view.run.schedule_id == schedule_id}
+        stored = schedules.open_runs(self.tx, schedule_id, limit)
+        return [
+            *(run for run in stored if run.id not in known),
+            *(OpenRun(run.id, run.cancel_requested) for run in known.values() if run.state not in RUN_TERMINAL),
+        ]
 
     def holder(self, request: Request) -> Request:
         """Returns the request that has the idempotency key, which may be this one."""

@@ -141,7 +141,6 @@ class Run:
     owner_id: str
     state: RunState
     input: str
-    """JSON text."""
     priority: int
     labels: Mapping[str, str]
     cancel_requested: bool
@@ -160,7 +159,6 @@ class Run:
     retries: int = 0
     """How often it was retried from its failed steps."""
     deadline: int | None = None
-    """When it times out."""
     deadline_reached: bool = False
     concurrency_group: str | None = None
     """The runs that share its limit; None means no limit."""
@@ -170,6 +168,9 @@ class Run:
     """False while it waits for a slot of its group."""
     frozen: bool = False
     """It is PAUSED, and its attempts are to stand still."""
+    schedule_id: str | None = None
+    scheduled_time: int | None = None
+    """The schedule that started it, and the time of the schedule that it was started for."""
 
 
 @frozen

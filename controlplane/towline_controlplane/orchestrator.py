@@ -20,6 +20,8 @@ from towline_controlplane.blueprints import Blueprint, Blueprints
 from towline_controlplane.bus import QUEUES_TOPIC, Doorbell, queue_topic, run_topic
 from towline_controlplane.engine import commands
 from towline_controlplane.engine.creation import RunRequest
+from towline_controlplane.engine.firing import Act, Refusal
+from towline_controlplane.engine.timetable import Timetable
 from towline_controlplane.errors import InvalidArgument, TowlineError, Unavailable
 from towline_controlplane.fairness import FairShares
 from towline_controlplane.group_commit import Backlog, commit_together
@@ -30,6 +32,8 @@ from towline_controlplane.matching import QueueIndex
 from towline_controlplane.model import Failure, FailureClass, Lease, Run, StepState, WorkflowVersion
 from towline_controlplane.rooms import Claim
 from towline_controlplane.saving import Saving
+from towline_controlplane.schedule_records import Origin, Schedule
+from towline_controlplane.schedule_submissions import Fire, StartForSchedule
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.quarantine import fail_run
 from towline_controlplane.submissions import (
@@ -50,7 +54,7 @@ from towline_controlplane.submissions import (
     answer_if_quarantined,
 )
 from towline_controlplane.views import Views
-from towline_dag.expressions import ExpressionError, Scope
+from towline_dag.expressions import ExpressionError, Scope, run_in_scope
 
 _MAX_BATCH = 256
 
@@ -72,6 +76,9 @@ class RunStart:
     labels: dict[str, str]
     request_id: str | None
     request_digest: str
+    schedule_id: str | None = None
+    scheduled_time: int | None = None
+    """As in Run."""
 
 
 @dataclass(slots=True)
@@ -88,6 +95,8 @@ class Orchestrator:
     """Called after a commit that made a step READY for later."""
     on_slots_changed: Callable[[], None] = lambda: None
     """Called after a commit that freed a slot of a concurrency limit, or made a run wait for one."""
+    on_schedule_free: Callable[[], None] = lambda: None
+    """Called after a commit that ended a run of a schedule, for which another time of it may wait."""
     saving: Saving = field(default_factory=Saving)
     queues: QueueIndex = field(init=False)
     _shares: FairShares = field(default_factory=FairShares)
@@ -103,22 +112,19 @@ class Orchestrator:
 
     async def start_run(self, start: RunStart) -> Run:
         """Creates a run, durably before it returns; the same request id and digest return the first run."""
-        blueprint = await asyncio.to_thread(self.blueprints.add, start.version)
-        await self.queues.ensure(blueprint.queues)
-        run_id = self.new_id()
-        parsed_input = json.loads(start.input_json) if blueprint.reads_input else None
-        request = RunRequest(
-            run_id=run_id,
-            workflow_id=start.workflow_id,
-            version_id=start.version.id,
-            owner_id=start.owner_id,
-            input=start.input_json,
-            parsed_input=parsed_input,
-            priority=start.priority,
-            labels=start.labels,
-            concurrency_group=_group(blueprint, run_id, parsed_input),
-        )
-        return await self._submissions.add(StartRun(blueprint, request, start.request_id, start.request_digest))
+        return await self._submissions.add(await self._new_run(start))
+
+    async def fire(self, schedule: Schedule, timetable: Timetable, start: RunStart | Refusal | None) -> Act:
+        """Does what is due at the next time of a schedule; NOTHING if it is not as given any more.
+
+        `start` is the run of that time; without one, only what needs none is done.
+        """
+        new_run = await self._new_run(start) if isinstance(start, RunStart) else start
+        return await self._submissions.add(Fire(schedule, timetable, new_run))
+
+    async def start_for_schedule(self, start: RunStart, origin: Origin) -> Run | None:
+        """Creates a run of a schedule beside its timetable; None if its time has a run. Raises NotFound."""
+        return await self._submissions.add(StartForSchedule(await self._new_run(start), origin))
 
     async def pause(self, run_id: str, owner_id: str | None, *, freeze: bool = False) -> Run:
         """Closes the gate of a run, and lets what runs stand still or go on; raises NotFound or InvalidState."""
@@ -193,6 +199,26 @@ class Orchestrator:
         self.on_slots_changed()
         return failed
 
+    async def _new_run(self, start: RunStart) -> StartRun:
+        blueprint = await asyncio.to_thread(self.blueprints.add, start.version)
+        await self.queues.ensure(blueprint.queues)
+        run_id = self.new_id()
+        parsed_input = json.loads(start.input_json) if blueprint.reads_input else None
+        request = RunRequest(
+            run_id=run_id,
+            workflow_id=start.workflow_id,
+            version_id=start.version.id,
+            owner_id=start.owner_id,
+            input=start.input_json,
+            parsed_input=parsed_input,
+            priority=start.priority,
+            labels=start.labels,
+            concurrency_group=_group(blueprint, start, run_id, parsed_input),
+            schedule_id=start.schedule_id,
+            scheduled_time=start.scheduled_time,
+        )
+        return StartRun(blueprint, request, start.request_id, start.request_digest)
+
     async def _recover(self, item: Submission | Claim, error: Exception) -> object:
         if isinstance(item, Claim):
             return await self._serve_one_by_one(item)
@@ -261,6 +287,8 @@ class Orchestrator:
                 self.on_slots_changed()
             if not self.queues.knows(changes.queue_ids):
                 self.doorbell.ring([QUEUES_TOPIC])
+            if changes.frees_schedule:
+                self.on_schedule_free()
         self.doorbell.ring_in_turn(due)
 
 
@@ -269,11 +297,11 @@ def _nothing(claim: Claim | None) -> Served:
     return Served((), want, found_end=want > 0)
 
 
-def _group(blueprint: Blueprint, run_id: str, parsed_input: object) -> str | None:
+def _group(blueprint: Blueprint, start: RunStart, run_id: str, parsed_input: object) -> str | None:
     limit = blueprint.dag.policies.concurrency
     if limit is None:
         return None
-    run = {"id": run_id, "workflowId": blueprint.workflow_id}
+    run = run_in_scope(run_id, blueprint.workflow_id, start.scheduled_time)
     try:
         return limit.group(blueprint.workflow_id, Scope(input=parsed_input, run=run, nodes={}))
     except ExpressionError as error:

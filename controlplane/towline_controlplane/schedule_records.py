@@ -92,7 +92,7 @@ class Firing:
     scheduled_time: int
     outcome: Outcome
     origin: Origin
-    run_id: str | None
+    started_run_id: str | None
     reason: str
     create_time: int
     run_state: RunState | None = None

@@ -8,6 +8,7 @@ other (`input.count > 10` holds for 10.5 and for 11), but arithmetic needs one k
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, cast
 
@@ -23,10 +24,11 @@ from towline_dag.limits import (
 )
 
 _ROOTS = frozenset({"input", "run", "nodes"})
-_OF_RUN = ("id", "workflowId")
+_OF_RUN = ("id", "workflowId", "scheduledTime")
 _OF_NODE = ("state", "output")
 _ENVIRONMENT = cel.NewEnv(variables=dict.fromkeys(sorted(_ROOTS), cel.Type.DYN))
 _LARGEST_INTEGER = 2**53 - 1
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 Keys = dict[str, "Keys"]
 """Which keys of an object are read; none means all of it."""
@@ -42,6 +44,13 @@ class ExpressionError(Exception):
         super().__init__(message)
         self.message = message
         self.place = place
+
+
+def run_in_scope(run_id: str, workflow_id: str, scheduled_time: int | None) -> dict[str, object]:
+    """Returns what expressions see of a run; its scheduled time as text, which `timestamp()` reads."""
+    time = None if scheduled_time is None else _EPOCH + timedelta(microseconds=scheduled_time)
+    shown = None if time is None else time.isoformat().replace("+00:00", "Z")
+    return {"id": run_id, "workflowId": workflow_id, "scheduledTime": shown}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +178,7 @@ def _check_names(paths: list[Path]) -> None:
     for path in paths:
         match path:
             case ("run", name, *_) if name not in _OF_RUN:
-                raise ExpressionError(f"a run has {' and '.join(_OF_RUN)}, not {name!r}")
+                raise ExpressionError(f"a run has {', '.join(_OF_RUN)}, not {name!r}")
             case ("nodes", _, name, *_) if name not in _OF_NODE:
                 raise ExpressionError(f"a node has {' and '.join(_OF_NODE)}, not {name!r}")
             case _:

@@ -18,6 +18,7 @@ from towline_controlplane.store import (
     plugins,
     run_lists,
     runs,
+    schedules,
     sign_ins,
     users,
     workflows,
@@ -153,6 +154,29 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
         lambda tx: plugins.find_by_digest(tx, "d"),
         ["plugin_versions plugin_versions_by_digest (digest=?)"],
     ),
+    "ready_buffered": (
+        lambda tx: schedules.ready_buffered(tx, 9),
+        ["schedules schedules_buffered (buffered_time>?)", "runs runs_of_schedule_open (schedule_id=?)"],
+    ),
+    "next_due_time": (schedules.next_due_time, ["schedules schedules_due (due_time>?)"]),
+    "open_runs": (lambda tx: schedules.open_runs(tx, "s", 9), ["runs runs_of_schedule_open (schedule_id=?)"]),
+    "get_schedule": (lambda tx: schedules.get_schedule(tx, "s", "o"), ["schedules (id=?)"]),
+    "list_schedules": (
+        lambda tx: schedules.list_schedules(tx, None, (1, "a"), 9),
+        ["schedules schedules_by_time ((create_time,id)<(?,?))"],
+    ),
+    "list_schedules of an owner": (
+        lambda tx: schedules.list_schedules(tx, "o", (1, "a"), 9),
+        ["schedules schedules_by_owner (owner_id=? AND (create_time,id)<(?,?))"],
+    ),
+    "count_schedules": (
+        lambda tx: schedules.count_schedules(tx, "o"),
+        ["schedules schedules_by_owner (owner_id=?)"],
+    ),
+    "list_firings": (
+        lambda tx: schedules.list_firings(tx, "s", 9),
+        ["schedule_firings (schedule_id=?)", RUN],
+    ),
     "load_sizes": (lambda tx: logs.load_sizes(tx, [("r", "a")]), ["attempt_logs (run_id=? AND node_id=?)"]),
     "load_all_attempts": (
         lambda tx: runs.load_all_attempts(tx, [("r", "a")]),
@@ -220,6 +244,12 @@ def in_short(line: str) -> str:
 def test_a_query_searches_by_its_index_and_sorts_nothing(store: Store, name: str) -> None:
     query, searches = PLANS[name]
     assert sorted(in_short(line) for line in store.write(explain, query)) == sorted(searches)
+
+
+def test_schedules_that_are_not_due_are_not_looked_at(store: Store) -> None:
+    plan = store.write(explain, lambda tx: schedules.due_many(tx, 9))
+    assert any("INDEX schedules_due (due_time>? AND due_time<?)" in line for line in plan), plan
+    assert not any(line.startswith("SCAN schedules") for line in plan), plan
 
 
 def test_a_claim_looks_at_no_row_that_it_does_not_take(store: Store) -> None:

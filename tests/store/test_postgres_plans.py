@@ -12,7 +12,7 @@ from sqlalchemy import event
 from store_samples import a_run, a_step, a_version, a_workflow, an_attempt
 
 from towline_controlplane.model import AttemptState, RunState, StepState
-from towline_controlplane.store import leases, run_lists, runs, workflows
+from towline_controlplane.store import leases, run_lists, runs, schedules, workflows
 from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.keysets import Order
 from towline_controlplane.store.postgres import Driver
@@ -66,6 +66,10 @@ BY_READERS: dict[str, tuple[Query, set[str]]] = {
         lambda tx: workflows.list_workflows(tx, WorkflowFilter(), (1, "b"), 9, Order("update_time")),
         {"workflows_by_change"},
     ),
+    "due_many": (lambda tx: schedules.due_many(tx, 9), {"schedules_due"}),
+    "next_due_time": (schedules.next_due_time, {"schedules_due"}),
+    "ready_buffered": (lambda tx: schedules.ready_buffered(tx, 9), {"schedules_buffered", "runs_of_schedule_open"}),
+    "open_runs of a schedule": (lambda tx: schedules.open_runs(tx, "s", 9), {"runs_of_schedule_open"}),
     "list_steps": (lambda tx: runs.list_steps(tx, "run-7", 3, 9), set()),
     "list_events": (lambda tx: runs.list_events(tx, "run-7", 1, 9), set()),
 }

@@ -288,7 +288,7 @@ def test_an_integral_value_is_an_int(value: float) -> None:
         ("'yes'", "1:1: a condition must yield true or false; this one yields string"),
         ("[input.x]", "1:1: a condition must yield true or false; this one yields list<dyn>"),
         ("nodes.a.outptu > 1", "a node has state and output, not 'outptu'"),
-        ("run.input == 1", "a run has id and workflowId, not 'input'"),
+        ("run.input == 1", "a run has id, workflowId, scheduledTime, not 'input'"),
     ],
 )
 def test_a_condition_that_can_never_hold_is_refused_when_it_is_compiled(source: str, said: str) -> None:

@@ -10,7 +10,7 @@ from towline_controlplane.audit.findings import Findings, RunRows
 from towline_controlplane.engine.transitions import STEP_TERMINAL
 from towline_controlplane.model import Step, StepState
 from towline_dag.choices import ConditionType, Join
-from towline_dag.expressions import ExpressionError, Scope
+from towline_dag.expressions import ExpressionError, Scope, run_in_scope
 from towline_dag.graph import Edge
 
 _SATISFIED_BY: Mapping[ConditionType, frozenset[StepState]] = {
@@ -74,7 +74,7 @@ def _is_satisfied(rows: RunRows, edge: Edge) -> bool | None:
         node_id: {"state": rows.steps[node_id].state.value, "output": rows.outputs.get(node_id)}
         for node_id in edge.expression.references
     }
-    run = {"id": rows.run.id, "workflowId": rows.run.workflow_id}
+    run = run_in_scope(rows.run.id, rows.run.workflow_id, rows.run.scheduled_time)
     withheld = frozenset(node_id for node_id in nodes if rows.steps[node_id].output_digest is not None)
     try:
         return edge.expression.evaluate_condition(Scope(rows.run_input, run, nodes, withheld))

@@ -24,6 +24,9 @@ class RunRequest:
     labels: Mapping[str, str]
     concurrency_group: str | None = None
     """The runs that share the limit of the workflow, if it has one."""
+    schedule_id: str | None = None
+    scheduled_time: int | None = None
+    """As in Run."""
 
 
 def create_run(dag: Dag, request: RunRequest, now: int) -> tuple[View, Decision]:
@@ -46,6 +49,8 @@ def create_run(dag: Dag, request: RunRequest, now: int) -> tuple[View, Decision]
         concurrency_group=request.concurrency_group,
         concurrency_limit=dag.policies.concurrency.limit if dag.policies.concurrency else 0,
         admitted=request.concurrency_group is None,
+        schedule_id=request.schedule_id,
+        scheduled_time=request.scheduled_time,
     )
     view = View(dag, run, request.parsed_input, steps=_new_steps(dag, run))
     draft = Draft(view, now)

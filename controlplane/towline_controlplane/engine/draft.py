@@ -25,7 +25,7 @@ from towline_controlplane.model import (
     StepState,
     Usage,
 )
-from towline_dag.expressions import Scope
+from towline_dag.expressions import Scope, run_in_scope
 
 _STEP_ENDED: dict[StepState, EventType] = {
     StepState.SUCCEEDED: EventType.STEP_SUCCEEDED,
@@ -89,7 +89,7 @@ class Draft:
             node_id: {"state": self.step(node_id).state.value, "output": self.view.outputs.get(node_id)}
             for node_id in references
         }
-        run = {"id": self.run.id, "workflowId": self.run.workflow_id}
+        run = run_in_scope(self.run.id, self.run.workflow_id, self.run.scheduled_time)
         withheld = frozenset(node_id for node_id in nodes if self.step(node_id).output_digest is not None)
         return Scope(input=self.view.run_input, run=run, nodes=nodes, withheld=withheld)
 

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 import structlog
 
 from towline_controlplane.blobs import Blobs
-from towline_controlplane.store import api_keys, artifacts, audit_events, released_blobs, retention, sign_ins
+from towline_controlplane.store import (
+    api_keys,
+    artifacts,
+    audit_events,
+    released_blobs,
+    retention,
+    schedules,
+    sign_ins,
+)
 from towline_controlplane.store.database import Database
 
 _RUNS_AT_ONCE = 100
@@ -21,6 +29,7 @@ _WORKFLOWS_AT_ONCE = 20
 _BLOBS_AT_ONCE = 100
 _ARTIFACTS_AT_ONCE = 500
 _AUDIT_EVENTS_AT_ONCE = 1_000
+_FIRINGS_AT_ONCE = 1_000
 _GRACE_HOURS = 24.0
 """How long a blob, a deleted workflow, or an artifact that no result names, stays after it was last seen in use."""
 _EXPIRED_KEYS_HOURS = 30 * 24.0
@@ -51,6 +60,7 @@ class Retention:
         await self._delete_runs(deleted)
         await self._delete_requests(deleted)
         await self._delete_workflows(deleted)
+        await self._delete_firings(deleted)
         deleted["enrollment_tokens"] = await self.database.write(retention.delete_expired_tokens)
         deleted["sign_ins"] = await self.database.write(sign_ins.delete_expired)
         deleted["api_keys"] = await self.database.write(
@@ -101,6 +111,17 @@ class Retention:
             )
         ):
             deleted["audit_events"] += count
+
+    async def _delete_firings(self, deleted: Counter[str]) -> None:
+        while count := await self.database.write(lambda tx: schedules.delete_some_deleted(tx, _FIRINGS_AT_ONCE)):
+            deleted["rows_of_schedules"] += count
+        if not self.retention_days:
+            return
+        kept = _micros(self.retention_days * 24)
+        while count := await self.database.write(
+            lambda tx: schedules.delete_old_firings(tx, tx.now - kept, _FIRINGS_AT_ONCE)
+        ):
+            deleted["rows_of_schedules"] += count
 
     async def _delete_artifacts(self, deleted: Counter[str]) -> None:
         kept = _micros(_GRACE_HOURS)

@@ -127,6 +127,8 @@ def run(row: model.Run, output: Mapping[str, str] | None = None) -> run_pb2.Run:
         deadline_time=timestamp(row.deadline),
         waiting_for_slot=not row.admitted and row.end_time is None,
         frozen=row.frozen,
+        schedule_id=row.schedule_id or "",
+        scheduled_time=timestamp(row.scheduled_time),
     )
 
 

@@ -35,6 +35,7 @@ from towline_controlplane.model import (
     WorkflowVersion,
 )
 from towline_controlplane.registry import Permissions, Plugin, PluginVersion
+from towline_controlplane.schedule_records import Firing, Origin, Outcome, Overlap, Schedule
 from towline_controlplane.vault import Secret
 from towline_dag.choices import DEFAULT_LIMITS, Limits, Network, SideEffects
 
@@ -253,3 +254,10 @@ PLUGIN_VERSION = Mapped(
     limits=_LIMITS,
 )
 SECRET = Mapped(Secret)
+SCHEDULE = Mapped(Schedule, labels=_MAPPING, overlap=_enum(Overlap), paused=_BOOLEAN)
+FIRING = Mapped(
+    Firing,
+    outcome=_enum(Outcome),
+    origin=_enum(Origin),
+    run_state=Conversion(lambda state: state and state.value, lambda state: state and RunState(state)),
+)

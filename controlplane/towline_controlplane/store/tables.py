@@ -16,13 +16,22 @@ from sqlalchemy import (
 )
 
 from towline_controlplane.model import AttemptState, Role, RunState, StepState
-from towline_controlplane.store import agent_tables, columns, identity_tables, log_tables, plugin_tables, secret_tables
+from towline_controlplane.store import (
+    agent_tables,
+    columns,
+    identity_tables,
+    log_tables,
+    plugin_tables,
+    schedule_tables,
+    secret_tables,
+)
 from towline_controlplane.store.columns import big, count, ended, flag, metadata, of_run, one_of, partial, text_column
 
 plugins, plugin_versions = plugin_tables.plugins, plugin_tables.plugin_versions
 sign_ins, revoked_tokens = identity_tables.sign_ins, identity_tables.revoked_tokens
 api_keys, audit_events = identity_tables.api_keys, identity_tables.audit_events
 secrets, secret_grants = secret_tables.secrets, secret_tables.secret_grants
+schedules, schedule_firings = schedule_tables.schedules, schedule_tables.schedule_firings
 run_logs, attempt_logs, log_chunks = log_tables.run_logs, log_tables.attempt_logs, log_tables.log_chunks
 
 CLAIMABLE = "state = 'READY' AND NOT held"
@@ -32,6 +41,7 @@ OFFERED = "state = 'OFFERED'"
 UNADMITTED = "end_time IS NULL AND NOT admitted"
 RUN_OPEN = "end_time IS NULL"
 RUN_TIMED = "end_time IS NULL AND deadline IS NOT NULL"
+OPEN_OF_SCHEDULE = "schedule_id IS NOT NULL AND end_time IS NULL"
 """Of the partial indexes: a query uses one only if it says the very same."""
 
 agents = agent_tables.agents
@@ -135,6 +145,8 @@ runs = Table(
     text_column("parent_run_id", null=True),
     text_column("parent_node_id", null=True),
     flag("frozen", default=false()),
+    text_column("schedule_id", null=True),
+    big("scheduled_time", null=True),
     PrimaryKeyConstraint("id"),
     one_of("state", RunState),
     ended(columns.RUN_ENDED),
@@ -152,6 +164,8 @@ partial("runs_ended_by_time", [runs.c.end_time, runs.c.id], "end_time IS NOT NUL
 
 # due_runs
 partial("runs_timed", [runs.c.deadline], RUN_TIMED)
+# open_runs
+partial("runs_of_schedule_open", [runs.c.schedule_id], OPEN_OF_SCHEDULE)
 # waiting_runs
 partial(
     "runs_unadmitted", [runs.c.concurrency_group, runs.c.priority.desc(), runs.c.create_time, runs.c.id], UNADMITTED
