@@ -19,4 +19,6 @@ def sample(schema: Any, schemas: dict[str, Any], seen: frozenset[str] = frozense
         return [sample(schema["items"], schemas, seen)]
     if schema.get("type", "object") == "object":
         return {name: sample(each, schemas, seen) for name, each in schema.get("properties", {}).items()}
+    if schema.get("format") == "date-time":
+        return "1970-01-01T00:00:00Z"
     return "0s" if "pattern" in schema else _EMPTY[schema["type"]]

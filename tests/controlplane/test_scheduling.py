@@ -141,12 +141,11 @@ def test_a_clock_that_goes_an_hour_ahead_and_back_doubles_nothing(play: Play) ->
 def test_a_schedule_that_cannot_start_says_why_stops_nobody_and_rests_at_last(play: Play) -> None:
     async def scenario(rig: Rig) -> None:
         keeper = Timekeeper(rig)
-        names = ("healthy", "refused", "gone", "broken", "busy")
+        names = ("healthy", "refused", "gone", "busy")
         rows = {name: await keeper.schedule(name=name, overlap=Overlap.ALLOW_ALL) for name in names}
         keeper.starts.refusals = {
             rows["refused"].id: Refusal("INVALID_ARGUMENT", "input.n: is required"),
             rows["gone"].id: Refusal("NOT_FOUND", "there is no workflow w", final=True),
-            rows["broken"].id: RuntimeError("a defect"),
             rows["busy"].id: InvalidArgument.of("input", "gives no concurrency key"),
         }
         for _ in range(MAX_FAILURES):
@@ -158,13 +157,26 @@ def test_a_schedule_that_cannot_start_says_why_stops_nobody_and_rests_at_last(pl
             "healthy": (False, ""),
             "refused": (True, "INVALID_ARGUMENT"),
             "gone": (True, "NOT_FOUND"),
-            "broken": (True, "INTERNAL"),
             "busy": (True, "INVALID_ARGUMENT"),
         }
         assert len(await keeper.firings(rows["gone"])) == 1
         outcomes = Counter(firing.outcome for firing in await keeper.firings(rows["refused"]))
         assert outcomes == {Outcome.FAILED: MAX_FAILURES}
         assert "10 times in a row" in after["refused"].note
+
+    play(scenario)
+
+
+def test_a_defect_fails_the_time_of_one_schedule_alone(play: Play) -> None:
+    async def scenario(rig: Rig) -> None:
+        keeper = Timekeeper(rig)
+        broken, healthy = await keeper.schedule(), await keeper.schedule()
+        keeper.starts.refusals[broken.id] = RuntimeError("a defect")
+        rig.clock.advance(3600)
+        await keeper.settle()
+        assert await keeper.hours(broken) == [(0, "FAILED")]
+        assert (await keeper.now(broken)).error_code == "INTERNAL"
+        assert await keeper.hours(healthy) == [(0, "STARTED")]
 
     play(scenario)
 

@@ -19,6 +19,8 @@ from towline.v1 import (
     plugin_service_pb2_grpc,
     run_service_pb2,
     run_service_pb2_grpc,
+    schedule_service_pb2,
+    schedule_service_pb2_grpc,
     secret_service_pb2,
     secret_service_pb2_grpc,
     user_service_pb2,
@@ -38,8 +40,11 @@ from towline_controlplane.services.agent_admin import AgentAdminService
 from towline_controlplane.services.audit import AuditService
 from towline_controlplane.services.authentication import AuthService
 from towline_controlplane.services.open_streams import OpenStreams
+from towline_controlplane.services.outlines import Outlines
 from towline_controlplane.services.plugins import PluginService
 from towline_controlplane.services.runs import RunService
+from towline_controlplane.services.schedule_starts import ScheduleStarts
+from towline_controlplane.services.schedules import ScheduleService
 from towline_controlplane.services.secrets import SecretService
 from towline_controlplane.services.server import Service
 from towline_controlplane.services.users import UserService
@@ -56,6 +61,7 @@ SERVICES: Final[Sequence[ServiceDescriptor]] = [
         (plugin_service_pb2, "PluginService"),
         (agent_admin_service_pb2, "AgentAdminService"),
         (secret_service_pb2, "SecretService"),
+        (schedule_service_pb2, "ScheduleService"),
         (user_service_pb2, "UserService"),
         (audit_service_pb2, "AuditService"),
         (agent_service_pb2, "AgentService"),
@@ -97,6 +103,10 @@ def rig_services(
             AgentAdminService(database, doorbell, LeaseExpiry(database, orchestrator, 30.0)),
         ),
         (secret_service_pb2_grpc.add_SecretServiceServicer_to_server, SecretService(database, keys)),
+        (
+            schedule_service_pb2_grpc.add_ScheduleServiceServicer_to_server,
+            ScheduleService(database, orchestrator, ScheduleStarts(database, Outlines())),
+        ),
         (user_service_pb2_grpc.add_UserServiceServicer_to_server, UserService(database, doorbell, sign_ins)),
         (audit_service_pb2_grpc.add_AuditServiceServicer_to_server, AuditService(database)),
         (agent_service_pb2_grpc.add_AgentServiceServicer_to_server, DeafAgentService()),

@@ -39,12 +39,17 @@ def _access(method: MethodDescriptor) -> int:
 OF_PEOPLE = [name for name, method in METHODS.items() if _access(method) in (access_pb2.USER, access_pb2.ADMIN)]
 OF_ADMINS = [name for name, method in METHODS.items() if _access(method) == access_pb2.ADMIN]
 OF_AGENTS = [name for name, method in METHODS.items() if _access(method) == access_pb2.AGENT]
-ID_FIELDS = ("workflow_id", "run_id", "version_id", "node_id")
+ID_FIELDS = ("workflow_id", "run_id", "schedule_id", "version_id", "node_id")
+EXTRA: dict[str, dict[str, Any]] = {
+    "WorkflowService/CreateWorkflowVersion": {"dag": DAG},
+    "ScheduleService/CreateSchedule": {"name": "s", "cron": "@daily"},
+    "ScheduleService/BackfillSchedule": {"startTime": "2024-01-01T00:00:00Z", "endTime": "2024-01-01T00:00:00Z"},
+}
 WITH_ID = [
     name
     for name, method in METHODS.items()
     if name in OF_PEOPLE
-    and any(field in method.input_type.fields_by_name for field in ("workflow_id", "run_id"))
+    and any(field in method.input_type.fields_by_name for field in ("workflow_id", "run_id", "schedule_id"))
     and name != "RunService/ListRuns"
 ]
 
@@ -52,7 +57,7 @@ WITH_ID = [
 def test_the_contract_is_walked_whole() -> None:
     assert len(OF_PEOPLE) >= 20
     assert len(OF_AGENTS) >= 5
-    assert len(WITH_ID) >= 14
+    assert len(WITH_ID) >= 22
     public = {name for name in METHODS if name not in OF_PEOPLE and name not in OF_AGENTS}
     assert public == {"AuthService/Register", "AuthService/Login", "AuthService/RefreshToken", "AgentService/Enroll"}
 
@@ -132,10 +137,13 @@ def test_what_is_anothers_is_answered_like_what_is_not(tmp_path: Path, name: str
         run = (await owner.call("RunService/StartRun", workflowId=workflow.id)).run
         if name in ("RunService/RetryRun", "RunService/DeleteRun"):
             await owner.call("RunService/CancelRun", runId=run.id)
+        own = {"workflowId": workflow.id, "name": "s", "cron": "@daily"}
+        schedule = (await owner.call("ScheduleService/CreateSchedule", **own)).schedule
         ids = {"workflow_id": workflow.id, "run_id": run.id, "version_id": run.version_id, "node_id": "a"}
+        ids["schedule_id"] = schedule.id
         known = {each: ids[each] for each in ID_FIELDS if each in METHODS[name].input_type.fields_by_name}
         unknown = {each: "x" * len(value) for each, value in known.items()}
-        extra = {"dag": DAG} if name == "WorkflowService/CreateWorkflowVersion" else {}
+        extra = EXTRA.get(name, {})
         before = await _rows(rig)
         foreign = await refusal(other.call(name, **known, **extra))
         missing = await refusal(other.call(name, **unknown, **extra))
@@ -155,9 +163,11 @@ def test_lists_hold_only_ones_own(tmp_path: Path) -> None:
         owner, other, admin = await rig.user("ada"), await rig.user("eve"), await rig.admin()
         workflow = (await owner.call("WorkflowService/CreateWorkflow", name="w", dag=DAG)).workflow
         await owner.call("RunService/StartRun", workflowId=workflow.id)
+        await owner.call("ScheduleService/CreateSchedule", workflowId=workflow.id, name="s", cron="@daily")
         for caller, count in ((owner, 1), (other, 0), (admin, 1)):
             assert len((await caller.call("WorkflowService/ListWorkflows")).workflows) == count
             assert len((await caller.call("RunService/ListRuns")).runs) == count
+            assert len((await caller.call("ScheduleService/ListSchedules")).schedules) == count
             assert len((await caller.call("RunService/ListRuns", workflowId=workflow.id)).runs) == count
 
     serve(tmp_path, scenario)
@@ -233,5 +243,5 @@ def _bearer(caller: Caller) -> tuple[tuple[str, str], ...]:
 
 
 async def _rows(rig: Rig) -> list[object]:
-    watched = (tables.workflows, tables.workflow_versions, tables.runs)
+    watched = (tables.workflows, tables.workflow_versions, tables.runs, tables.schedules)
     return await rig.database.read(lambda tx: [tx.connection.execute(table.select()).all() for table in watched])

@@ -80,9 +80,11 @@ class Scheduling:
         except Unavailable as error:
             log.warning("a schedule waits", schedule=found.schedule.id, reason=error.message)
             return False
-        except Exception as error:
+        except TowlineError as error:
+            return await self._refuse(found.schedule, Refusal(error.reason, error.message))
+        except Exception:
             log.exception("a schedule failed", schedule=found.schedule.id)
-            return await self._refuse(found.schedule, _refusal_of(error))
+            return await self._refuse(found.schedule, _DEFECT)
 
     async def _fire(self, found: _Found) -> bool:
         schedule = found.schedule
@@ -132,7 +134,3 @@ def _look(tx: Transaction) -> _Look:
     due_time = schedules.next_due_time(tx)
     wait = LONGEST_WAIT_SECONDS if due_time is None or due_time <= tx.now else (due_time - tx.now) / 1_000_000
     return _Look(found, unreadable, min(wait, LONGEST_WAIT_SECONDS))
-
-
-def _refusal_of(error: Exception) -> Refusal:
-    return Refusal(error.reason, error.message) if isinstance(error, TowlineError) else _DEFECT
