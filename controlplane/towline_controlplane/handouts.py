@@ -70,7 +70,7 @@ def serve(
     ledger.save()
     rooms = rooms_of(ledger.tx, claims)
     heads = _Heads(ledger.tx)
-    queues = [saving.queues(room, heads.head_of) for room in rooms]
+    queues = [saving.queues(ledger.tx, room, heads.head_of) for room in rooms]
     alike: defaultdict[frozenset[str], list[int]] = defaultdict(list)
     for number, room in enumerate(rooms):
         if queues[number] and room.slots:
@@ -99,7 +99,7 @@ def serve(
 def first_claimable(ledger: Ledger, claim: Claim, saving: Saving) -> Sequence[StepKey]:
     """Returns the step that `serve` would look at first for a claim alone, with no chance; locks its run."""
     (room,) = rooms_of(ledger.tx, [claim])
-    return leases.lock_claimable(ledger.tx, saving.queues(room, _Heads(ledger.tx).head_of), 1).keys
+    return leases.lock_claimable(ledger.tx, saving.queues(ledger.tx, room, _Heads(ledger.tx).head_of), 1).keys
 
 
 class _Heads:

@@ -1,6 +1,7 @@
 """What agents are given when steps take more than a slot, or much memory; and that large steps have their turn."""
 
 import asyncio
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -84,6 +85,39 @@ def test_a_heavy_step_has_its_turn_and_only_one_agent_saves_up_for_it(tmp_path: 
             assert names(await saver.pull()) == ["heavy"]
 
     asyncio.run(scenario())
+
+
+def test_a_heavy_step_has_its_turn_whichever_replicas_the_agents_ask(tmp_path: Path, postgres_url: str) -> None:
+    async def scenario() -> None:
+        async with control_plane(tmp_path, postgres_url) as one, serving(postgres_url, one.clock) as other:
+            for rig in (one, other):
+                rig.orchestrator.saving = Saving(patience_seconds=1.0, monotonic=itertools.count().__next__)
+            await one.start([node(f"light-{n}") for n in range(60)])
+            agents_at = [[each, FakeAgent(other, each.id, 2, each.session_id)] for each in await two_agents(one)]
+            held = [[(first, offer) for offer in await first.pull()] for first, _ in agents_at]
+            await other.start([node("heavy", 2)])
+            idle: list[int] = []
+            for turn in range(20):
+                for number, places in enumerate(agents_at):
+                    if held[number]:
+                        place, offer = held[number].pop(0)
+                        await place.report(offer)
+                    place = places[(turn + number) % 2]
+                    held[number] += [(place, offer) for offer in await place.pull()]
+                given = [offer for each in held for _, offer in each]
+                if "heavy" in names(given):
+                    break
+                idle.append(sum(2 - len(each) for each in held))
+                one.clock.advance(0.6)
+            else:
+                pytest.fail("the heavy step was starved")
+            assert sum(idle) <= 2, "both agents stood idle for one step"
+
+    asyncio.run(scenario())
+
+
+async def two_agents(rig: Rig) -> list[FakeAgent]:
+    return [await rig.agent(name, slots=2) for name in ("agent-1", "agent-2")]
 
 
 def test_what_is_offered_fits_into_the_memory_that_is_free(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from towline_controlplane.store import tables
 from towline_migrations import CannotMigrate, downgrade, upgrade
 
-NEWEST = "0015"
+NEWEST = "0016"
 
 
 def url_of(path: Path) -> str:

@@ -14,7 +14,7 @@ from towline_controlplane import migrate
 from towline_controlplane.store import tables
 from towline_migrations import CannotMigrate, downgrade, upgrade
 
-NEWEST = "0015"
+NEWEST = "0016"
 SCHEMA = {
     "columns": "SELECT table_name, column_name, data_type, is_nullable, collation_name"
     " FROM information_schema.columns WHERE table_schema = 'public'",

@@ -72,7 +72,7 @@ def test_counters_never_fall_below_zero(store: Store) -> None:
 
 
 def test_what_a_run_owns_is_keyed_by_the_run_first() -> None:
-    by_another_key = (tables.requests, tables.concurrency_slots)
+    by_another_key = (tables.requests, tables.concurrency_slots, tables.savings)
     owned = [t for t in tables.metadata.tables.values() if "run_id" in t.c and t not in by_another_key]
     assert {table.name for table in owned} == {
         *("run_inputs", "steps", "attempts", "artifacts", "events", "run_logs", "attempt_logs", "log_chunks")

@@ -23,6 +23,18 @@ queues = Table(
     PrimaryKeyConstraint("id"),
 )
 
+savings = Table(
+    "savings",
+    metadata,
+    text_column("queue_id"),
+    text_column("run_id"),
+    text_column("node_id"),
+    big("since"),
+    text_column("saver", null=True),
+    big("ask_time"),
+    PrimaryKeyConstraint("queue_id"),
+)
+
 agents = Table(
     "agents",
     metadata,

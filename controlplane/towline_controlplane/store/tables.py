@@ -46,7 +46,7 @@ OPEN_OF_SCHEDULE = "schedule_id IS NOT NULL AND end_time IS NULL"
 
 agents = agent_tables.agents
 enrollment_tokens = agent_tables.enrollment_tokens
-queues = agent_tables.queues
+queues, savings = agent_tables.queues, agent_tables.savings
 
 users = Table(
     "users",
