@@ -21,11 +21,14 @@ _SENDERS: Final[Mapping["Evidence.Sender", str]] = MappingProxyType(
 
 
 def attempt_lines(step: Step) -> Iterable[str]:
-    """Yields what is to be said of each attempt of a step, oldest first."""
+    """Yields what is to be said of each attempt of a step, oldest first, and of its end if that was none of them."""
     for attempt in step.attempts:
         yield f"attempt {attempt.number} {Attempt.State.Name(attempt.state)}{_took(attempt)}"
         if attempt.HasField("evidence"):
-            yield from (f"  {printable(line)}" for line in _certificate(attempt))
+            yield from _certificate(attempt)
+    if step.HasField("evidence"):
+        yield f"then {Step.State.Name(step.state)}"
+        yield from _certificate(step)
 
 
 def sparkline(values: Sequence[float], highest: float) -> str:
@@ -40,12 +43,16 @@ def _took(attempt: Attempt) -> str:
     return f", {lasted}" if lasted else ""
 
 
-def _certificate(attempt: Attempt) -> Iterable[str]:
-    evidence = attempt.evidence
-    said = attempt.error.message
+def _certificate(ended: Attempt | Step) -> Iterable[str]:
+    yield from (f"  {printable(line)}" for line in _told(ended))
+
+
+def _told(ended: Attempt | Step) -> Iterable[str]:
+    evidence = ended.evidence
+    said = ended.error.message
     yield f"cause    {Evidence.Cause.Name(evidence.cause)}{f': {said}' if said else ''}"
-    if attempt.error.cause:
-        yield f"because  {attempt.error.cause}"
+    if ended.error.cause:
+        yield f"because  {ended.error.cause}"
     if evidence.memory_limit_bytes:
         watched = " (watched by the kernel)" if evidence.memory_enforcement == Evidence.CGROUP else ""
         peak, limit = evidence.peak_memory_bytes / MIB, evidence.memory_limit_bytes / MIB

@@ -52,3 +52,19 @@ def test_attempts_are_told_one_after_the_other() -> None:
     ):
         assert words in text
     assert "\x1b" not in text
+
+
+def test_a_step_that_no_agent_took_is_told_like_an_attempt() -> None:
+    step = json_format.ParseDict(
+        {
+            "state": "TIMED_OUT",
+            "error": {"message": "no agent took the step within 5 s", "cause": "it was never handed out"},
+            "evidence": {"cause": "QUEUE_TIMEOUT", "timeout": "QUEUE"},
+        },
+        Step(),
+    )
+    assert list(attempt_lines(step)) == [
+        "then TIMED_OUT",
+        "  cause    QUEUE_TIMEOUT: no agent took the step within 5 s",
+        "  because  it was never handed out",
+    ]

@@ -13,6 +13,7 @@ from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.evidence import Cause
 from towline_controlplane.evidence import Evidence as Row
 from towline_controlplane.handouts import StepOffer
+from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.model import Failure as FailureRow
 from towline_controlplane.model import FailureClass
 from towline_controlplane.services import evidence_messages
@@ -113,5 +114,45 @@ def test_users_see_why_each_attempt_died_and_memory_is_raised_after_it(tmp_path:
         assert [attempt.memory_limit_mb for attempt in step.attempts] == limits
         assert [attempt.evidence.cause for attempt in step.attempts] == [Evidence.MEMORY_LIMIT] * 2
         assert [attempt.evidence.peak_memory_bytes for attempt in step.attempts] == [5, 5]
+
+    serve(tmp_path, scenario)
+
+
+def test_users_see_why_a_step_that_was_never_handed_out_timed_out(tmp_path: Path) -> None:
+    dag = {"nodes": [{"id": "a", "type": "DELAY", "config": {"seconds": 0}, "queueTimeoutMs": 1}]}
+
+    async def scenario(rig: Rig) -> None:
+        user = await rig.user("ada")
+        created = (await user.call("WorkflowService/CreateWorkflow", name="w", dag=dag)).workflow
+        run_id = (await user.call("RunService/StartRun", workflowId=created.id)).run.id
+        while not await Deadlines(rig.database, rig.orchestrator).tick():
+            pass  # a millisecond of the database's clock
+        step = (await user.call("RunService/GetStep", runId=run_id, nodeId="a")).step
+        assert (step.state, list(step.attempts)) == (Step.TIMED_OUT, [])
+        assert (step.error.code, step.error.cause) == ("QUEUE_TIMEOUT", "it was never handed out")
+        assert (step.evidence.cause, step.evidence.timeout) == (Evidence.QUEUE_TIMEOUT, Evidence.QUEUE)
+        (listed,) = (await user.call("RunService/ListSteps", runId=run_id)).steps
+        assert listed.evidence == step.evidence
+        run = (await user.call("RunService/GetRun", runId=run_id)).run
+        assert (run.error.code, run.error.cause) == ("QUEUE_TIMEOUT", "it was never handed out")
+
+    serve(tmp_path, scenario)
+
+
+def test_users_see_that_an_attempt_ended_with_a_quarantined_run(tmp_path: Path) -> None:
+    dag = {"nodes": [{"id": name, "type": "DELAY", "config": {"seconds": 0}} for name in "ab"]}
+
+    async def scenario(rig: Rig) -> None:
+        user, agent = await rig.user("ada"), await rig.agent()
+        created = (await user.call("WorkflowService/CreateWorkflow", name="w", dag=dag)).workflow
+        run_id = (await user.call("RunService/StartRun", workflowId=created.id)).run.id
+        await agent.pull()
+        assert await rig.orchestrator.quarantine(run_id, ZeroDivisionError("a defect"))
+        run = (await user.call("RunService/GetRun", runId=run_id)).run
+        assert (run.error.code, run.error.cause) == ("INTERNAL", "ZeroDivisionError")
+        for name in "ab":
+            step = (await user.call("RunService/GetStep", runId=run_id, nodeId=name)).step
+            assert step.state == Step.CANCELLED
+            assert [attempt.evidence.cause for attempt in step.attempts] == [Evidence.INTERNAL]
 
     serve(tmp_path, scenario)

@@ -172,6 +172,24 @@ def test_a_step_that_no_agent_takes_in_time_times_out_and_handles_it_as_any_fail
     error = driver.steps["a"].error
     assert error is not None
     assert (error.code, error.message) == ("QUEUE_TIMEOUT", "no agent took the step within 5 s")
+    assert error.cause == "it was never handed out"
+
+
+def test_a_step_that_waited_in_vain_says_what_had_become_of_its_tries() -> None:
+    node = {"queueTimeoutMs": 5_000, "retryConfig": {"maxAttempts": 3}}
+    failed, lapsed = Driver(workflow(a=node)), Driver(workflow(a=node))
+    failed.fail("a", BUSY)
+    lapsed.hand_out("a")
+    lapsed.do(commands.ExpireOffer("a"))
+    said: list[str] = []
+    for driver in (failed, lapsed):
+        driver.do(commands.ExpireQueueWait("a"))
+        error = driver.steps["a"].error
+        said.append(error.cause if error else "")
+    assert said == [
+        "it was never handed out after attempt 1 had ended",
+        "it was offered for attempt 1, and the offer was not confirmed",
+    ]
 
 
 def test_the_wait_for_an_agent_counts_from_when_the_step_may_go() -> None:

@@ -152,9 +152,17 @@ def _lost_too_often(failure: Failure, losses: int) -> Failure:
 
 
 def _expire_queue_wait(draft: Draft, command: commands.ExpireQueueWait, _jitter: float) -> None:
-    limit_ms = draft.node(command.node_id).queue_timeout_ms
-    failure = Failure(FailureClass.TRANSIENT, "QUEUE_TIMEOUT", f"no agent took the step within {limit_ms / 1000:g} s")
-    _end_untaken(draft, draft.step(command.node_id), StepState.TIMED_OUT, failure)
+    step, limit_ms = draft.step(command.node_id), draft.node(command.node_id).queue_timeout_ms
+    message = f"no agent took the step within {limit_ms / 1000:g} s"
+    failure = Failure(FailureClass.TRANSIENT, Cause.QUEUE_TIMEOUT.value, message, _before_the_wait(step))
+    _end_untaken(draft, step, StepState.TIMED_OUT, failure)
+
+
+def _before_the_wait(step: Step) -> str:
+    tries = step.attempt - step.attempt_base
+    if step.attempt == step.next_attempt:
+        return f"it was offered for attempt {tries}, and the offer was not confirmed"
+    return f"it was never handed out after attempt {tries} had ended" if tries else "it was never handed out"
 
 
 def _admit(draft: Draft, _command: commands.Admit, _jitter: float) -> None:

@@ -156,6 +156,7 @@ def step(row: model.Step, kind: str, execution_key: str) -> run_pb2.Step:
         run_id=row.run_id,
         output_digest=row.output_digest or "",
         artifact_count=row.artifact_count,
+        evidence=evidence_messages.of_step(row.error),
     )
 
 

@@ -14,6 +14,7 @@ from towline.v1 import agent_service_pb2, run_pb2
 from towline.v1.run_pb2 import Evidence
 from towline_controlplane import evidence
 from towline_controlplane.evidence import Cause
+from towline_controlplane.model import Failure
 
 MAX_SAMPLES: Final = 60
 MAX_LINES: Final = 20
@@ -65,6 +66,12 @@ def message(row: evidence.Evidence | None) -> run_pb2.Evidence | None:
     told = json_format.Parse(row.facts, Evidence(), ignore_unknown_fields=True)
     told.MergeFrom(Evidence(cause=row.cause.value, timeout=_TIMEOUTS.get(row.cause)))
     return told
+
+
+def of_step(failure: Failure | None) -> run_pb2.Evidence | None:
+    """Returns the evidence of a step that no attempt has ended; None if one has, or none was needed."""
+    untaken = failure is not None and failure.code == Cause.QUEUE_TIMEOUT
+    return message(evidence.Evidence(Cause.QUEUE_TIMEOUT)) if untaken else None
 
 
 def _is_sound(sample: Evidence.Sample) -> bool:
