@@ -1,6 +1,7 @@
 """Puts the control plane together: settings in, objects that know only their neighbours out."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -33,6 +34,7 @@ from towline_controlplane.audit_log import AuditLog
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import Blobs, FolderBlobs
 from towline_controlplane.bus import Doorbell, InProcessDoorbell
+from towline_controlplane.call_limits import Attempts, CallLimits, CallRates
 from towline_controlplane.engine.allowance import Platform
 from towline_controlplane.keyring import Keyring
 from towline_controlplane.log_archive import LogArchive
@@ -50,6 +52,8 @@ from towline_controlplane.loops.scheduling import Scheduling
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.outputs import Outputs
 from towline_controlplane.passwords import Passwords
+from towline_controlplane.rates import LocalMeter, Meter
+from towline_controlplane.redis_rates import RedisMeter
 from towline_controlplane.redis_wire import RedisWire
 from towline_controlplane.relay import Alone, Relay
 from towline_controlplane.saving import Saving
@@ -173,6 +177,14 @@ def relay_of(settings: Settings) -> Relay | Alone:
     return Alone()
 
 
+def meter_of(settings: Settings) -> Meter:
+    """Returns what counts calls: Redis for all replicas together if there is one, else each for itself."""
+    redis_url = settings.redis_url.get_secret_value()
+    with suppress(ValueError):  # of an URL that is none; the relay says so
+        return RedisMeter(redis_url) if redis_url else LocalMeter()
+    return LocalMeter()
+
+
 def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources: Sources) -> Parts:
     """Returns all of a control plane but its server: whoever serves the services and runs the duties has one."""
     timer = RetryTimer(database, doorbell)
@@ -196,10 +208,11 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
     lease_expiry = LeaseExpiry(database, orchestrator, settings.lease_seconds, sources.monotonic)
     offer_expiry = OfferExpiry(database, orchestrator, _PATIENCE_OFFERS * settings.offer_seconds, sources.monotonic)
     tokens = AccessTokens(settings.jwt_secret.get_secret_value(), int(settings.token_hours * 3600))
-    audit_log = AuditLog(database)
+    audit_log, meter = AuditLog(database), meter_of(settings)
+    call_limits = CallLimits(CallRates(settings.rate_reads, settings.rate_writes, settings.rate_sign_ins), meter)
     passwords = Passwords(settings.bcrypt_cost)
     accounts = Accounts(database, passwords, tokens, settings.credential_days)
-    sign_ins = SignIns(database, doorbell, passwords, tokens, settings.sign_in_days)
+    sign_ins = SignIns(database, doorbell, passwords, tokens, Attempts(meter), settings.sign_in_days)
     blobs = blobs_of(settings)
     outputs = Outputs(database, blobs)
     retention = Retention(
@@ -269,12 +282,13 @@ def assemble(settings: Settings, database: Database, doorbell: Doorbell, sources
         services=(*services, *_of_people(database, doorbell, accounts, sign_ins, services)),
         agents=agents,
         accounts=accounts,
-        guard=Guard(accounts, doorbell, audit_log),
+        guard=Guard(accounts, doorbell, audit_log, call_limits),
         blobs=blobs,
         archiving=LogArchiving(database, archive, GIVE_UP_SECONDS),
         duties=(
             orchestrator.run,
             audit_log.run,
+            meter.run,
             log_writer.run,
             timer.run,
             orchestrator.queues.run,

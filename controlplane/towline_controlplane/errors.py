@@ -18,6 +18,7 @@ TowlineError
 ├── SessionUnknown       the agent must introduce its session first
 ├── SessionReplaced      another process runs with the agent's credential
 ├── LimitExceeded        a size or count limit
+├── RateLimited          too often; says when there is room again
 └── Unavailable          repeat the call
     └── IdentityInUse    another host has the agent's place as long as its lease lasts
 
@@ -176,6 +177,17 @@ class LimitExceeded(TowlineError):
 
     status = "RESOURCE_EXHAUSTED"
     reason = "LIMIT_EXCEEDED"
+
+
+class RateLimited(TowlineError):
+    """The caller calls more often than it may."""
+
+    status = "RESOURCE_EXHAUSTED"
+    reason = "RATE_LIMITED"
+
+    def __init__(self, retry_seconds: float) -> None:
+        super().__init__("too many calls; wait before you repeat this one")
+        self.retry_seconds = retry_seconds
 
 
 class Unavailable(TowlineError):

@@ -10,6 +10,7 @@ from typing import Final
 import structlog
 
 from towline_controlplane.bus import Doorbell, credentials_topic
+from towline_controlplane.call_limits import Attempts
 from towline_controlplane.errors import BadCredentials, Unauthenticated
 from towline_controlplane.identity import Person, SignIn
 from towline_controlplane.ids import new_id
@@ -42,21 +43,33 @@ class SignIns:
     """Begins, continues and ends sign-ins, each of which lasts `days` at most."""
 
     def __init__(
-        self, database: Database, doorbell: Doorbell, passwords: Passwords, tokens: AccessTokens, days: float = 30
+        self,
+        database: Database,
+        doorbell: Doorbell,
+        passwords: Passwords,
+        tokens: AccessTokens,
+        attempts: Attempts,
+        days: float = 30,
     ) -> None:
         self._database = database
         self._doorbell = doorbell
         self._passwords = passwords
         self._tokens = tokens
+        self._attempts = attempts
         self._lifetime_us = int(days * 86_400_000_000)
 
-    async def login(self, email: str, password: str) -> SignedIn:
-        """Returns the user with fresh tokens; raises BadCredentials, after the same work whatever was wrong."""
-        address = email.strip().lower()
-        user = await self._database.read(lambda tx: users.find_by_email(tx, address))
+    async def login(self, email: str, password: str, address: str = "") -> SignedIn:
+        """Returns the user with fresh tokens; raises BadCredentials, after the same work whatever was wrong.
+
+        Raises RateLimited for who has been wrong too often from the same address about the same email.
+        """
+        account = email.strip().lower()
+        await self._attempts.begin(address, account)
+        user = await self._database.read(lambda tx: users.find_by_email(tx, account))
         matches = await self._passwords.matches(password, user and user.password_hash)
         if not matches or user is None or user.disabled:
             raise BadCredentials("email or password is wrong", user.id if user else "")
+        await self._attempts.forgive(address, account)
         return await self._begin_if_unchanged(user)
 
     async def refresh(self, text: str) -> SignedIn:
@@ -91,10 +104,15 @@ class SignIns:
         await self._database.write(lambda tx: self._end(tx, person.credential.id))
         self._doorbell.ring([credentials_topic(person.user.id)])
 
-    async def change_password(self, person: Person, current: str, new: str) -> SignedIn:
-        """Sets a new password, ends all sign-ins and begins one; raises BadCredentials or InvalidArgument."""
+    async def change_password(self, person: Person, current: str, new: str, address: str = "") -> SignedIn:
+        """Sets a new password, ends all sign-ins and begins one; raises BadCredentials or InvalidArgument.
+
+        Raises RateLimited as `login` does.
+        """
+        await self._attempts.begin(address, person.user.email)
         if not await self._passwords.matches(current, person.user.password_hash):
             raise BadCredentials("the current password is wrong")
+        await self._attempts.forgive(address, person.user.email)
         return await self._begin_if_unchanged(person.user, await self._passwords.hash(new, "newPassword"))
 
     async def set_password(self, user_id: str, new: str) -> None:

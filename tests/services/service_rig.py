@@ -19,6 +19,7 @@ from towline_controlplane.audit_log import AuditLog
 from towline_controlplane.auth import Accounts
 from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.bus import InProcessDoorbell, logs_topic
+from towline_controlplane.call_limits import Attempts, CallLimits
 from towline_controlplane.engine.commands import EndAttempt, Outcome
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.keyring import Keyring, new_key
@@ -238,15 +239,17 @@ async def control_plane(
     poll_seconds: float = 0.2,
     log_grace_seconds: float = 60.0,
     secrets_key: str = SECRETS_KEY,
+    limits: CallLimits | None = None,
     **options: Any,
 ) -> AsyncGenerator[Rig]:
     """Serves until the scenario is over."""
+    limits = limits or CallLimits()
     url = f"sqlite:///{folder / 'towline.db'}"
     await asyncio.to_thread(upgrade, url)
     database, doorbell = Database.open(url), InProcessDoorbell()
     orchestrator, passwords = Orchestrator(database, doorbell), Passwords(COST)
     accounts = Accounts(database, passwords, tokens := AccessTokens(SECRET))
-    sign_ins = SignIns(database, doorbell, passwords, tokens)
+    sign_ins = SignIns(database, doorbell, passwords, tokens, Attempts(limits.meter))
     blobs = FolderBlobs(folder / "blobs")
     archive = LogArchive(database, blobs, folder / "spool")
     logs = LogStreams(database, doorbell, archive, poll_seconds, log_grace_seconds)
@@ -263,7 +266,9 @@ async def control_plane(
         folder, database, doorbell, orchestrator, runs, blobs, accounts, sign_ins, Keyring.parse(secrets_key)
     )
     audit_log = AuditLog(database)
-    server = ControlPlaneServer(servicers, Guard(accounts, doorbell, audit_log), ServerOptions(port=0, **options))
+    server = ControlPlaneServer(
+        servicers, Guard(accounts, doorbell, audit_log, limits), ServerOptions(port=0, **options)
+    )
     auditing = asyncio.create_task(audit_log.run())
     committing = asyncio.create_task(orchestrator.run())
     address = f"127.0.0.1:{await server.start()}"

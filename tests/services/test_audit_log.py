@@ -33,7 +33,10 @@ MUTATIONS = {path.removeprefix("/towline.v1."): path for path in mutations(SERVI
 
 def test_what_a_method_does_not_only_read_is_audited() -> None:
     reads = set(METHODS) - set(MUTATIONS) - {name for name in METHODS if name.startswith("AgentService/")}
-    assert all(name.split("/")[1].startswith(("Get", "List", "Watch", "Tail", "Explain", "Download")) for name in reads)
+    assert all(
+        name.split("/")[1].startswith(("Get", "List", "Watch", "Tail", "Explain", "Download", "Preview"))
+        for name in reads
+    )
     assert "AgentService/Enroll" in MUTATIONS
 
 

@@ -10,6 +10,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from towline.v1 import access_pb2
 from towline.v1.access_pb2 import ADMIN, AGENT, ANY_KEY, NO_KEY, PUBLIC, USER, Access, KeyAccess
 from towline_controlplane.api_keys import ADMIN_SCOPE
+from towline_controlplane.call_limits import RouteClass
 
 _ACCESS: Final[Any] = access_pb2.access
 _KEY_ACCESS: Final[Any] = access_pb2.key_access
@@ -25,12 +26,14 @@ class AccessRules:
     access: Mapping[str, Access]
     key_scopes: Mapping[str, str]
     mutations: frozenset[str]
+    classes: Mapping[str, RouteClass]
+    """Agents' methods have none: they are not limited."""
 
     @classmethod
     def of(cls, services: Sequence[ServiceDescriptor], public: Iterable[str] = ()) -> "AccessRules":
         """Reads the contract, and opens methods that are not of it to anybody; raises AccessOptionMissing."""
         access = {**check_access_options(services), **dict.fromkeys(public, PUBLIC)}
-        return cls(access, key_scopes(services), mutations(services))
+        return cls(access, key_scopes(services), mutations(services), route_classes(services))
 
 
 class AccessOptionMissing(Exception):
@@ -63,6 +66,23 @@ def key_scopes(services: Iterable[ServiceDescriptor]) -> Mapping[str, str]:
                 by_scope = ADMIN_SCOPE if access == ADMIN else f"{_noun(service)}:{action}"
                 table[method_path(method)] = "" if rule == ANY_KEY else by_scope
     return table
+
+
+def route_classes(services: Iterable[ServiceDescriptor]) -> Mapping[str, RouteClass]:
+    """Returns what methods count as when calls are limited, by their paths."""
+    return {
+        method_path(method): _route_class(method)
+        for service in services
+        for method in service.methods
+        if method.GetOptions().Extensions[_ACCESS] != AGENT
+    }
+
+
+def _route_class(method: MethodDescriptor) -> RouteClass:
+    options = method.GetOptions()
+    if options.Extensions[_ACCESS] == PUBLIC and options.HasExtension(_HTTP):
+        return RouteClass.SIGN_IN
+    return RouteClass.READ if options.Extensions[_HTTP].get else RouteClass.WRITE
 
 
 def scope_nouns(services: Iterable[ServiceDescriptor]) -> frozenset[str]:

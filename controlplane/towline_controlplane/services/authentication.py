@@ -9,7 +9,7 @@ from towline.v1 import auth_service_pb2 as pb
 from towline_controlplane.api_keys import ApiKeys
 from towline_controlplane.auth import Accounts
 from towline_controlplane.services import convert
-from towline_controlplane.services.callers import Context, current_person, current_user
+from towline_controlplane.services.callers import Context, current_address, current_person, current_user
 from towline_controlplane.services.pages import PageLimits, decode_token, encode_token, gather, page_size
 from towline_controlplane.sign_ins import SignedIn, SignIns
 from towline_controlplane.store import api_keys
@@ -36,7 +36,8 @@ class AuthService:
 
     async def Login(self, request: pb.LoginRequest, _context: Context) -> pb.LoginResponse:
         """Exchanges email and password for tokens."""
-        return _answer(pb.LoginResponse, await self.sign_ins.login(request.email, request.password))
+        signed_in = await self.sign_ins.login(request.email, request.password, current_address())
+        return _answer(pb.LoginResponse, signed_in)
 
     async def RefreshToken(self, request: pb.RefreshTokenRequest, _context: Context) -> pb.RefreshTokenResponse:
         """Exchanges a refresh token for fresh tokens."""
@@ -49,8 +50,9 @@ class AuthService:
 
     async def ChangePassword(self, request: pb.ChangePasswordRequest, _context: Context) -> pb.ChangePasswordResponse:
         """Changes the caller's password and begins a new sign-in."""
-        changed = self.sign_ins.change_password(current_person(), request.current_password, request.new_password)
-        return _answer(pb.ChangePasswordResponse, await changed)
+        passwords = request.current_password, request.new_password
+        changed = await self.sign_ins.change_password(current_person(), *passwords, current_address())
+        return _answer(pb.ChangePasswordResponse, changed)
 
     async def CreateApiKey(self, request: pb.CreateApiKeyRequest, _context: Context) -> pb.CreateApiKeyResponse:
         """Makes an API key for the caller."""

@@ -56,7 +56,7 @@ class CallRecorder:
         log.info("call", code=call.code, milliseconds=round(seconds * 1000, 1))
 
     def _note(self, call: OpenCall) -> "asyncio.Future[None] | None":
-        if call.method not in self._mutations or not call.is_admitted:
+        if call.method not in self._mutations or not call.is_accountable:
             return None
         call.is_recorded = True
         target = self._audited.target(call.method, call.request, call.answer)

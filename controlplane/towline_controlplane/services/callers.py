@@ -13,6 +13,12 @@ Context: TypeAlias = aio.ServicerContext[Any, Any]
 
 _person: Final[ContextVar[Person]] = ContextVar("towline_person")
 _agent: Final[ContextVar[AgentRecord]] = ContextVar("towline_agent")
+_address: Final[ContextVar[str]] = ContextVar("towline_address", default="")
+
+
+def enter_address(address: str) -> None:
+    """Makes `address` where the running call comes from; empty if that cannot be told."""
+    _address.set(address)
 
 
 def enter_person(person: Person) -> None:
@@ -28,6 +34,11 @@ def enter_user(user: User) -> None:
 def enter_agent(agent: AgentRecord) -> None:
     """Makes `agent` the caller of the running call."""
     _agent.set(agent)
+
+
+def current_address() -> str:
+    """Returns where the running call comes from; empty if that cannot be told."""
+    return _address.get()
 
 
 def current_person() -> Person:

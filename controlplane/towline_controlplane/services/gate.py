@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from towline.v1.access_pb2 import ADMIN, AGENT, PUBLIC, USER
 from towline_controlplane.api_keys import reaches
+from towline_controlplane.call_limits import CallLimits
 from towline_controlplane.errors import PermissionDenied, Unauthenticated
 from towline_controlplane.identity import NOBODY, Credential, CredentialKind, Person
 from towline_controlplane.model import AgentRecord, Role
@@ -45,10 +46,10 @@ class OpenCall:
     user_id: str = ""
     """Of a person who calls, or of whose account a failed sign-in was."""
     credential: Credential = field(default=NOBODY)
-    is_admitted: bool = False
-    """Enough is known of the caller to hold it to account."""
-    request: Message | None = None
-    answer: Message | None = None
+    is_accountable: bool = False
+    """Enough is known of the caller for the audit log."""
+    request: Message | None = field(default=None, repr=False)
+    answer: Message | None = field(default=None, repr=False)
     code: str = "CANCELLED"
     is_recorded: bool = False
 
@@ -56,33 +57,55 @@ class OpenCall:
 class Gate:
     """Lets callers in."""
 
-    def __init__(self, identity: Identity, rules: AccessRules) -> None:
+    def __init__(self, identity: Identity, rules: AccessRules, limits: CallLimits) -> None:
         self._identity = identity
         self._rules = rules
+        self._limits = limits
 
     def is_open(self, method: str) -> bool:
         """Tells whether anybody may call a method."""
         return self._rules.access.get(method) == PUBLIC
 
     async def admit(self, call: OpenCall, context: Context) -> None:
-        """Makes the caller known to the servicer and notes it in the call; raises unless it may call the method."""
+        """Makes the caller known to the servicer and notes it in the call; raises unless it may call the method now."""
+        callers.enter_address(call.address)
+        kind = self._rules.classes.get(call.method)
+        if kind is not None:
+            # Before anything else is done for the caller, who may be anybody.
+            await self._limits.check_address(kind, call.address)
+        person = await self._recognise(call, context)
+        if kind is not None and person is not None:
+            await self._limits.check_user(kind, person.user.id)
+        call.is_accountable = True
+        self._permit(call.method, person)
+
+    async def look_again(self, call: OpenCall, context: Context) -> None:
+        """Raises if the caller may not call the method any more."""
+        self._permit(call.method, await self._recognise(call, context))
+
+    async def _recognise(self, call: OpenCall, context: Context) -> Person | None:
         access = self._rules.access.get(call.method)
-        if access == PUBLIC:
-            call.is_admitted = True
-        elif access == AGENT:
+        if access == AGENT:
             agent = await self._identity.agent_of(_bearer(context))
             callers.enter_agent(agent)
-            call.caller_id, call.is_admitted = agent.id, True
-        elif access in (USER, ADMIN):
-            person = await self._identity.person_of(_bearer(context))
-            call.caller_id = call.user_id = person.user.id
-            call.credential, call.is_admitted = person.credential, True
-            self._check_scope(call.method, person)
-            if access == ADMIN and person.user.role is not Role.ADMIN:
-                raise PermissionDenied("only an admin may do this")
-            callers.enter_person(person)
-        else:
+            call.caller_id = agent.id
+        if access not in (USER, ADMIN):
+            return None
+        person = await self._identity.person_of(_bearer(context))
+        callers.enter_person(person)
+        call.caller_id = call.user_id = person.user.id
+        call.credential = person.credential
+        return person
+
+    def _permit(self, method: str, person: Person | None) -> None:
+        access = self._rules.access.get(method)
+        if access not in (PUBLIC, AGENT, USER, ADMIN):
             raise PermissionDenied("nobody may call this method")
+        if person is None:
+            return
+        self._check_scope(method, person)
+        if access == ADMIN and person.user.role is not Role.ADMIN:
+            raise PermissionDenied("only an admin may do this")
 
     def _check_scope(self, method: str, person: Person) -> None:
         if person.credential.kind is not CredentialKind.API_KEY:

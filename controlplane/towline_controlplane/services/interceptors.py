@@ -15,7 +15,7 @@ import structlog
 from grpc import aio
 from structlog.contextvars import bind_contextvars
 
-from towline_controlplane.errors import BadCredentials, TowlineError
+from towline_controlplane.errors import BadCredentials, RateLimited, TowlineError
 from towline_controlplane.ids import new_id
 from towline_controlplane.services.access import OPEN_SERVICES
 from towline_controlplane.services.addresses import Addresses
@@ -123,6 +123,8 @@ class CallInterceptor(aio.ServerInterceptor):
             call.code = error.status
             if isinstance(error, BadCredentials):
                 call.user_id = call.user_id or error.user_id
+            if isinstance(error, RateLimited):  # else floods would go on in the audit log
+                call.is_accountable = False
             if upload is not None:
                 await _hear_out(upload)
             await self._recorder.record(call)

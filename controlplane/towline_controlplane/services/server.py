@@ -4,7 +4,7 @@ Refuses to be built while a method does not say who may call it, or a servicer l
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from towline_controlplane.bus import Doorbell
+from towline_controlplane.call_limits import CallLimits
 from towline_controlplane.services.access import AccessRules
 from towline_controlplane.services.addresses import Addresses, Network
 from towline_controlplane.services.call_records import AuditSink, CallRecorder
@@ -61,6 +62,7 @@ class Guard:
     identity: Identity
     doorbell: Doorbell
     audit: AuditSink
+    limits: CallLimits = field(default_factory=CallLimits)
 
 
 class ControlPlaneServer:
@@ -72,7 +74,7 @@ class ControlPlaneServer:
         self._streams = OpenStreams(options.max_streams_per_caller)
         # Reflection is a stream like any other: counted, and ended when the server stops.
         rules = AccessRules.of(descriptors, public=[_REFLECTION])
-        gate = Gate(guard.identity, rules)
+        gate = Gate(guard.identity, rules, guard.limits)
         interceptor = CallInterceptor(
             gate,
             Wardens(gate, self._streams, guard.doorbell, options.recheck_seconds),

@@ -71,7 +71,7 @@ class Wardens:
 
     async def _look(self, call: OpenCall, context: Context) -> None:
         try:
-            await self.gate.admit(replace(call), context)
+            await self.gate.look_again(replace(call), context)
         except Unavailable:  # while the database is away, nobody can revoke anything
             log.info("the credential of a stream could not be looked at")
 
