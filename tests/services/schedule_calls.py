@@ -3,8 +3,8 @@
 from typing import Any
 
 from service_rig import DAG, Caller, Rig
-from towline.v1.schedule_pb2 import Schedule
 
+from towline.v1.schedule_pb2 import Schedule
 from towline_controlplane.frozen import replace
 from towline_controlplane.loops.scheduling import Scheduling
 from towline_controlplane.services.outlines import Outlines

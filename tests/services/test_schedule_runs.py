@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 from schedule_calls import call, create, get, loop_of, workflow_of
 from service_rig import INVALID_ARGUMENT, Rig, refusal, serve
-from towline.v1.schedule_pb2 import Firing
 
+from towline.v1.schedule_pb2 import Firing
 from towline_controlplane.frozen import replace
 from towline_controlplane.store import schedules
 

@@ -7,9 +7,9 @@ import grpc
 import pytest
 from schedule_calls import call, create, get, make_due, workflow_of
 from service_rig import INVALID_ARGUMENT, NOT_FOUND, Caller, Rig, refusal, serve
-from towline.v1.schedule_pb2 import Firing, Schedule
 
 from towline.v1.run_pb2 import Run
+from towline.v1.schedule_pb2 import Firing, Schedule
 from towline_controlplane.services import schedules as service
 
 INVALID_STATE = grpc.StatusCode.FAILED_PRECONDITION
