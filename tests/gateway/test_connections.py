@@ -1,6 +1,7 @@
 """Slow clients and clients that speak no HTTP, on the wire."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,8 @@ async def wire() -> AsyncGenerator[tuple[FakeControlPlane, asyncio.StreamReader,
             yield fake, reader, writer
         finally:
             writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 async def answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
