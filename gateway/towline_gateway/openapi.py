@@ -94,9 +94,10 @@ def _tags(table: RouteTable) -> list[Json]:
 
 
 def _problem_response(code: int) -> Schema:
-    named = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS_OF.get(code, ())}
+    headers: Schema = {**REQUEST_ID}
+    headers |= {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS_OF.get(code, ())}
     return {
         "description": HTTPStatus(code).phrase,
-        "headers": {**REQUEST_ID, **named},
+        "headers": headers,
         "content": {bodies.JSON: {"schema": {"$ref": "#/components/schemas/Problem"}}},
     }

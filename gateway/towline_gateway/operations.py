@@ -42,8 +42,8 @@ _FILE_HEADERS: Final[list[Json]] = [
         ("If-None-Match", "`ETag`s of what the client has: if the file is one of them, the answer is 304."),
     )
 ]
-# 501 comes from a control plane that is older than the gateway.
-_ALWAYS: Final = (400, 431, 500, 501, 503, 504)
+# 429 is for who asks too often, 501 comes from a control plane that is older than the gateway.
+_ALWAYS: Final = (400, 429, 431, 500, 501, 503, 504)
 _RESOURCE_EXHAUSTED: Final = (413, 429)
 _LISTED: Final = re.compile(r"(?P<name>[A-Z_]+)(?:\s+\((?:[^()]*\breason\s+(?P<reason>[A-Z_]+))?[^()]*\))?")
 
@@ -100,8 +100,6 @@ class Operation:
             codes.add(404)
         if self._binding.body:
             codes |= {408, 413, 415}
-        if self._method.server_streaming:
-            codes.add(429)
         if self._binding.kind is Kind.DOWNLOAD:
             codes.add(416)
         return codes

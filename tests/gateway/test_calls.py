@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 from gateway_fakes import Context, answering, control_plane, gateway, in_loop, refuse, served
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from towline.v1 import auth_service_pb2, run_pb2, run_service_pb2, workflow_pb2, workflow_service_pb2
 from towline_gateway import bodies
@@ -53,6 +54,24 @@ async def test_path_query_and_header_fill_the_request() -> None:
         assert answer.json() == {"runs": [], "nextPageToken": ""}
         wanted = run_service_pb2.ListRunsRequest(workflow_id="w/1", state=run_pb2.Run.RUNNING, page_size=5)
         assert fake.call.request == wanted
+
+
+@in_loop
+async def test_filters_are_typed_and_may_be_repeated() -> None:
+    async with gateway() as (fake, client):
+        query = "states=RUNNING&states=FAILED&createdAfter=2026-01-31T09:30:00Z&labels=a%3Db&orderBy=END_TIME_ASC"
+        assert (await client.get(f"/api/runs?{query}")).status_code == 200
+        wanted = run_service_pb2.ListRunsRequest(
+            states=[run_pb2.Run.RUNNING, run_pb2.Run.FAILED],
+            created_after=Timestamp(seconds=1_769_851_800),
+            labels=["a=b"],
+            order_by=run_service_pb2.ListRunsRequest.END_TIME_ASC,
+        )
+        assert fake.call.request == wanted
+        for wrong in ("states=NOPE", "orderBy=name", "createdAfter=today", "orderBy=END_TIME_ASC&orderBy=END_TIME_ASC"):
+            answer = await client.get(f"/api/runs?{wrong}")
+            fields = [each["field"].partition("[")[0] for each in answer.json()["error"]["details"]]
+            assert (answer.status_code, fields) == (400, [wrong.partition("=")[0]])
 
 
 @in_loop

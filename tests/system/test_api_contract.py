@@ -28,6 +28,7 @@ CHECKS: Final = [
     _OPENAPI.content_type_conformance,
     _OPENAPI.response_headers_conformance,
     _OPENAPI.response_schema_conformance,
+    _OPENAPI.negative_data_rejection,
 ]
 Operation: TypeAlias = Any
 """Of schemathesis, which types its own only in part; so are its cases."""
