@@ -7,7 +7,8 @@ Every block that begins with ```sh is run, in the order of its page and in one s
     <!-- not run: reason -->      that tests cannot run it: it needs root, another host, …
 
 Words that a reader replaces by something of their own (`WORKFLOW`, `RUN`, addresses) are replaced here too. The shell
-is somebody's who has signed in as an admin (`TOKEN` holds the token), and has a workflow and a run that has ended.
+is somebody's who has signed in as an admin (`TOKEN` holds the token), and knows a workflow, a run of it that has ended
+and a node (`A_WORKFLOW`, `A_RUN`, `A_NODE`).
 """
 
 import re
@@ -19,9 +20,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 """`clients/README.md` has a test of its own, for each language."""
 WORDS: Mapping[str, str] = {
-    "WORKFLOW": "$(newest workflow)",
-    "RUN": "$(newest run)",
-    "NODE": "$(first_node)",
+    "WORKFLOW": "$A_WORKFLOW",
+    "RUN": "$A_RUN",
+    "NODE": "$A_NODE",
     "you@example.com": "admin@example.com",
 }
 _BLOCK = re.compile(r"((?:^<!--(?:(?!-->).)*-->\n+)*)^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -30,11 +31,6 @@ _PRELUDE = r"""
 set -euo pipefail
 where=nowhere
 trap 'echo "failed: $where" >&2' ERR
-newest() { towline "$1" list -o json | python3 -c "import json, sys; print(json.load(sys.stdin)['${1}s'][0]['id'])"; }
-id_of() { python3 -c "import json, sys; print(json.load(sys.stdin)['id'])"; }
-first_node() { towline run steps "$(newest run)" -o json | python3 -c "
-import json, sys
-print(json.load(sys.stdin)['steps'][0]['nodeId'])"; }
 """
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,7 +22,7 @@ NOT_RUN = 8
 """So many blocks need root, another host or a package index; each says so. Fewer is better."""
 DAG = {
     "nodes": [
-        {"id": "shout", "type": "TEXT_TRANSFORM", "config": {"transform": "uppercase"}},
+        {"id": "shout", "type": "TEXT_TRANSFORM", "config": {"transform": "uppercase", "text": "hello"}},
         {"id": "say", "type": "SHELL", "config": {"command": "echo done"}},
     ],
     "edges": [{"from": "shout", "to": "say"}],
@@ -35,23 +36,13 @@ pytestmark = [pytest.mark.xdist_group("documents"), pytest.mark.timeout(300)]
 
 @pytest.fixture(scope="module")
 def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
-    """What a reader has running: an installation with an agent, a workflow and a run that has ended."""
+    """What a reader has running: an installation with an agent."""
     with asyncio.Runner() as runner:
         running = installed(tmp_path_factory.mktemp("documents"), agents=0, TOWLINE_SECRETS_KEY=new_key())
         there = runner.run(running.__aenter__())
         runner.run(there.start_agent("worker-1"))
-        rest = Rest(there.http)
-        rest.token = token(there)
-        workflow = rest.post("/workflows", {"name": "shout", "dag": DAG})
-        run = rest.post(f"/workflows/{workflow['id']}/execute", {"input": {"text": "hello"}})
-        assert [*rest.events(run["id"])][-1]["type"] == "RUN_SUCCEEDED"
         yield there
         runner.run(running.__aexit__(None, None, None))
-
-
-def token(installation: Installation) -> str:
-    """An access token of the admin."""
-    return Rest(installation.http).post("/auth/login", {"email": ADMIN, "password": PASSWORD})["accessToken"]
 
 
 @pytest.fixture(scope="module")
@@ -75,28 +66,51 @@ def addresses(installation: Installation) -> Mapping[str, str]:
     }
 
 
-def environment(folder: Path, installation: Installation, tools: str) -> dict[str, str]:
-    """What a reader's shell has: the commands, somebody signed in, nothing else of this machine's."""
+@pytest.fixture(scope="module")
+def known(installation: Installation) -> dict[str, str]:
+    """What a reader has: a token, and the ids of a workflow, of a run that has ended, and of a node."""
+    rest = Rest(installation.http)
+    rest.token = rest.post("/auth/login", {"email": ADMIN, "password": PASSWORD})["accessToken"]
+    workflow = rest.post("/workflows", {"name": "shout", "dag": DAG})
+    run = rest.post(f"/workflows/{workflow['id']}/execute", {})
+    assert [*rest.events(run["id"])][-1]["type"] == "RUN_SUCCEEDED"
+    return {"TOKEN": rest.token, "A_WORKFLOW": workflow["id"], "A_RUN": run["id"], "A_NODE": "shout"}
+
+
+@pytest.fixture(scope="module")
+def signed_in(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The configuration of the command line after an admin has signed in, the server by the name `default`."""
+    folder = tmp_path_factory.mktemp("reader")
+    for command in (
+        ["context", "add", "default", "--server", installation.grpc],
+        ["login", "--email", ADMIN, "--password-stdin"],
+    ):
+        reader = environment(folder, "")
+        subprocess.run(["towline", *command], env=reader, input=PASSWORD, text=True, check=True, capture_output=True)
+    return folder / "config"
+
+
+def environment(folder: Path, tools: str) -> dict[str, str]:
+    """What a reader's shell has: the commands, and nothing else of this machine's."""
     return {
         "PATH": os.pathsep.join([tools, toolchains.search_path()]),
         "HOME": str(folder),
         "LANG": "C.UTF-8",
         "CLONE": str(doc_pages.ROOT),
         "PIP_CACHE_DIR": str(folder / "pip"),
-        "TOWLINE_SERVER": installation.grpc,
         "TOWLINE_CONFIG_DIR": str(folder / "config"),
     }
 
 
 @pytest.mark.parametrize("page", doc_pages.PAGES, ids=lambda page: page.name)
-def test_a_page_works_as_pasted(page: Path, installation: Installation, grpcurl: str, tmp_path: Path) -> None:
+def test_a_page_works_as_pasted(
+    page: Path, installation: Installation, known: dict[str, str], signed_in: Path, grpcurl: str, tmp_path: Path
+) -> None:
     blocks = [*doc_pages.blocks(page)]
     if all(block.not_run for block in blocks):
         return
-    reader = environment(tmp_path, installation, grpcurl)
-    sign_in = ["towline", "login", "--email", ADMIN, "--password-stdin"]
-    subprocess.run(sign_in, env=reader, input=PASSWORD, text=True, check=True, capture_output=True)
-    reader["TOKEN"] = token(installation)
+    shutil.copytree(signed_in, tmp_path / "config")
+    reader = {**environment(tmp_path, grpcurl), **known}
     own = tmp_path / ".towline" / "secrets.json"
 
     def password() -> str:
