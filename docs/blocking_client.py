@@ -15,10 +15,20 @@ from towline_sdk import (
     plugin_calls,
     run_calls,
     secret_calls,
+    user_calls,
     workflow_calls,
 )
 
-MODULES: Final = (agent_calls, artifact_calls, auth_calls, plugin_calls, run_calls, secret_calls, workflow_calls)
+MODULES: Final = (
+    agent_calls,
+    artifact_calls,
+    auth_calls,
+    plugin_calls,
+    run_calls,
+    secret_calls,
+    user_calls,
+    workflow_calls,
+)
 SUFFIXES: Final = ("Calls", "StartedRun")
 HEAD: Final = '''"""The types of the blocking client. Generated from the calls of `Client` by `make docs`."""
 

@@ -1,4 +1,4 @@
-"""Commands of identity: `login`, `register`, `whoami`."""
+"""Commands of identity: `login`, `logout`, `register`, `whoami`."""
 
 import sys
 from dataclasses import replace
@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from towline.v1.auth_service_pb2 import LoginResponse
+from towline.v1.auth_service_pb2 import LoginResponse, LogoutResponse
 from towline.v1.user_pb2 import User
-from towline_cli.contexts import selected, sign_in
+from towline_cli.contexts import selected, sign_in, sign_out
 from towline_cli.conversation import converse
 from towline_cli.options import Output, OutputFormat
 from towline_cli.output import show
@@ -22,7 +22,7 @@ PasswordStdin = Annotated[bool, typer.Option("--password-stdin", help="Read the 
 def login(email: Email, password_stdin: PasswordStdin = False, output: Output = OutputFormat.TABLE) -> None:
     """Sign in; later commands act as this user on this server, which becomes the current context."""
     context = selected()
-    password = _read_password(from_stdin=password_stdin)
+    password = read_password(from_stdin=password_stdin)
 
     async def talk(client: Client) -> LoginResponse:
         return await client.auth.login(email, password)
@@ -32,6 +32,13 @@ def login(email: Email, password_stdin: PasswordStdin = False, output: Output = 
     show(answer.user, output)
 
 
+def logout(output: Output = OutputFormat.TABLE) -> None:
+    """Sign out: the token of the current context counts no more, here or elsewhere."""
+    converse(lambda client: client.auth.logout())
+    sign_out(selected())
+    show(LogoutResponse(), output)
+
+
 def register(
     email: Email,
     name: Annotated[str, typer.Option("--name", help="Name for people; default: the email.")] = "",
@@ -39,7 +46,7 @@ def register(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Register a user with the role USER."""
-    password = _read_password(from_stdin=password_stdin, confirm=True)
+    password = read_password(from_stdin=password_stdin, confirm=True)
 
     async def talk(client: Client) -> User:
         return await client.auth.register(email, password, name or email)
@@ -56,7 +63,8 @@ def whoami(output: Output = OutputFormat.TABLE) -> None:
     show(converse(talk), output)
 
 
-def _read_password(*, from_stdin: bool, confirm: bool = False) -> str:
+def read_password(*, from_stdin: bool, confirm: bool = False) -> str:
+    """Returns a password from the terminal, without echo, or from standard input."""
     if from_stdin:
         return sys.stdin.readline().rstrip("\r\n")
     if not sys.stdin.isatty():

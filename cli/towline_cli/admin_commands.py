@@ -2,6 +2,7 @@
 
 import typer
 
+from towline_cli import user_commands
 from towline_cli.conversation import converse
 from towline_cli.options import (
     DataDir,
@@ -19,6 +20,7 @@ app = typer.Typer(help="The installation itself, on its own machine.", no_args_i
 
 secrets_app = typer.Typer(help="The keys of the stored secrets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(secrets_app, name="secrets")
+app.add_typer(user_commands.app, name="user")
 
 
 @secrets_app.command()

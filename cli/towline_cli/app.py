@@ -10,6 +10,7 @@ from towline_cli import (
     accounts,
     admin_commands,
     agent_commands,
+    api_key_commands,
     context_commands,
     contexts,
     plugin_commands,
@@ -40,6 +41,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command(epilog=EXPLAINED)(accounts.login)
+app.command(epilog=EXPLAINED)(accounts.logout)
 app.command(epilog=EXPLAINED)(accounts.register)
 app.command(epilog=EXPLAINED)(accounts.whoami)
 app.add_typer(context_commands.app, name="context", epilog=EXPLAINED)
@@ -47,6 +49,7 @@ app.add_typer(workflow_commands.app, name="workflow", epilog=EXPLAINED)
 app.add_typer(run_commands.app, name="run", epilog=EXPLAINED)
 app.add_typer(plugin_commands.app, name="plugin", epilog=EXPLAINED)
 app.add_typer(secret_commands.app, name="secret", epilog=EXPLAINED)
+app.add_typer(api_key_commands.app, name="api-key", epilog=EXPLAINED)
 app.add_typer(agent_commands.app, name="agent", epilog=EXPLAINED)
 app.add_typer(admin_commands.app, name="admin", epilog=EXPLAINED)
 app.command(epilog=EXPLAINED)(up)

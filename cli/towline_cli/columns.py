@@ -4,12 +4,14 @@ from typing import Final
 
 from towline.v1.agent_admin_service_pb2 import EnrollmentToken
 from towline.v1.agent_pb2 import Agent
+from towline.v1.api_key_pb2 import ApiKey
 from towline.v1.artifact_pb2 import Artifact
 from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Attempt, Run, Step
 from towline.v1.sandbox_pb2 import Sandbox
 from towline.v1.secret_pb2 import Secret
+from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Workflow, WorkflowVersion
 from towline_cli.output import Column, duration_text, time_text
 
@@ -118,4 +120,19 @@ AGENTS: Final = (
     Column[Agent]("VERSION", lambda agent: agent.info.version),
     Column[Agent]("LAST SEEN", lambda agent: time_text(agent.last_seen_time)),
     Column[Agent]("ID", lambda agent: agent.id),
+)
+API_KEYS: Final = (
+    Column[ApiKey]("NAME", lambda key: key.name),
+    Column[ApiKey]("PREFIX", lambda key: key.prefix),
+    Column[ApiKey]("SCOPES", lambda key: ",".join(key.scopes)),
+    Column[ApiKey]("EXPIRES", lambda key: time_text(key.expire_time)),
+    Column[ApiKey]("USED", lambda key: time_text(key.use_time)),
+    Column[ApiKey]("ID", lambda key: key.id),
+)
+USERS: Final = (
+    Column[User]("EMAIL", lambda user: user.email),
+    Column[User]("NAME", lambda user: user.name),
+    Column[User]("ROLE", lambda user: User.Role.Name(user.role)),
+    Column[User]("DISABLED", lambda user: "yes" if user.disabled else ""),
+    Column[User]("ID", lambda user: user.id),
 )

@@ -77,6 +77,13 @@ def sign_in(context: Context, token: str, environment: Mapping[str, str] = os.en
     write(replace(stored, current=context.name), environment)
 
 
+def sign_out(context: Context, environment: Mapping[str, str] = os.environ) -> None:
+    """Forgets the token of a context."""
+    stored = read(environment)
+    if context.name in stored.known:
+        write(stored.with_context(replace(stored.known[context.name], token="")), environment)
+
+
 def read(environment: Mapping[str, str] = os.environ) -> Contexts:
     """Returns what is stored; raises TowlineError if the file is damaged."""
     file = _file(environment)
@@ -109,7 +116,7 @@ def check_server(server: str) -> None:
 def _with_options(environment: Mapping[str, str]) -> Mapping[str, str]:
     asked = _ASKED.get()
     # A server or context that was asked for is meant as a whole: nothing of another one may go there.
-    beaten = set(_VARIABLES) if asked.keys() & {"TOWLINE_CONTEXT", "TOWLINE_SERVER"} else set[str]()
+    beaten = set[str](_VARIABLES if asked.keys() & {"TOWLINE_CONTEXT", "TOWLINE_SERVER"} else ())
     if "TOWLINE_CONTEXT" in asked:
         beaten.add("TOWLINE_TOKEN")
     return {**{name: value for name, value in environment.items() if name not in beaten}, **asked}

@@ -39,7 +39,7 @@ STATE_STYLES: Final[Mapping[str, str]] = MappingProxyType(
         "PENDING": "dim",
     }
 )
-ID_FIELDS: Final = ("id", "token", "nodeId", "name", "version", "email")
+ID_FIELDS: Final = ("id", "token", "key", "nodeId", "name", "version", "email")
 """What names a resource: the first of these that it has."""
 UNBROKEN_WIDTH: Final = 10_000
 CONTROL_PICTURES: Final = (

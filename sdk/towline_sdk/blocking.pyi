@@ -1,8 +1,8 @@
 """The types of the blocking client. Generated from the calls of `Client` by `make docs`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from towline.v1 import agent_admin_service_pb2, auth_service_pb2, plugin_service_pb2, run_service_pb2, secret_service_pb2, workflow_service_pb2
+from towline.v1 import agent_admin_service_pb2, auth_service_pb2, plugin_service_pb2, run_service_pb2, secret_service_pb2, user_service_pb2, workflow_service_pb2
 from towline.v1.agent_pb2 import Agent
 from towline.v1.artifact_pb2 import Artifact
 from towline.v1.explanation_pb2 import Explanation
@@ -75,6 +75,21 @@ class AuthCalls:
 
     def login(self, email: str, password: str) -> auth_service_pb2.LoginResponse:
         """Exchanges email and password for a token."""
+
+    def logout(self) -> None:
+        """Ends the sign-in that the client's token belongs to."""
+
+    def change_password(self, current: str, new: str) -> auth_service_pb2.ChangePasswordResponse:
+        """Changes the caller's password, ends all its sign-ins and begins a new one."""
+
+    def create_api_key(self, name: str, scopes: Sequence[str], lifetime_seconds: int | None=...) -> auth_service_pb2.CreateApiKeyResponse:
+        """Makes a key with which a machine acts for the caller; it is shown only here."""
+
+    def api_keys(self, page: Page=...) -> auth_service_pb2.ListApiKeysResponse:
+        """Returns a page of the caller's API keys, newest first, never the keys themselves."""
+
+    def revoke_api_key(self, key_id: str) -> None:
+        """Makes one of the caller's API keys useless."""
 
     def me(self) -> User:
         """Returns the user whose token the client carries."""
@@ -183,6 +198,30 @@ class SecretCalls:
     def rotate(self) -> secret_service_pb2.RotateSecretsResponse:
         """Has all secrets encrypted with the first key of the control plane, for admins."""
 
+class UserCalls:
+    """Users, each named by its id or email."""
+
+    def list(self, page: Page=...) -> user_service_pb2.ListUsersResponse:
+        """Returns a page of users by email."""
+
+    def get(self, user: str) -> User:
+        """Returns a user."""
+
+    def set_role(self, user: str, role: User.Role) -> User:
+        """Gives a user another role."""
+
+    def set_password(self, user: str, password: str) -> User:
+        """Gives a user a new password and ends its sign-ins."""
+
+    def disable(self, user: str) -> User:
+        """Refuses a user with all its tokens and API keys."""
+
+    def enable(self, user: str) -> User:
+        """Lets a disabled user sign in again."""
+
+    def sign_out(self, user: str, *, api_keys: bool=...) -> User:
+        """Ends all sign-ins of a user, and revokes its API keys if asked to."""
+
 class WorkflowCalls:
     """Workflows and their versions."""
 
@@ -219,6 +258,7 @@ class BlockingClient:
     plugins: PluginCalls
     runs: RunCalls
     secrets: SecretCalls
+    users: UserCalls
     workflows: WorkflowCalls
 
     def __init__(

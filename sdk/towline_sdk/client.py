@@ -14,6 +14,7 @@ from towline_sdk.plugin_calls import PluginCalls
 from towline_sdk.run_calls import RunCalls
 from towline_sdk.secret_calls import SecretCalls
 from towline_sdk.transport import Transport
+from towline_sdk.user_calls import UserCalls
 from towline_sdk.workflow_calls import WorkflowCalls
 
 DEADLINE_SECONDS: Final = 15.0
@@ -42,6 +43,7 @@ class Client:
         self.plugins = PluginCalls(self._transport)
         self.agents = AgentCalls(self._transport)
         self.secrets = SecretCalls(self._transport)
+        self.users = UserCalls(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

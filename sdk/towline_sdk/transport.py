@@ -26,8 +26,10 @@ REPEATABLE: Final = frozenset(
         "CancelRun",
         "CapAgent",
         "DisableAgent",
+        "DisableUser",
         "DrainAgent",
         "EnableAgent",
+        "EnableUser",
         "GrantSecret",
         "Login",
         "PauseRun",
@@ -35,6 +37,9 @@ REPEATABLE: Final = frozenset(
         "PushPlugin",  # content-addressed
         "ResumeRun",
         "RevokeSecret",
+        "SetUserPassword",
+        "SetUserRole",
+        "SignOutUser",
         "StartRun",  # carries a request_id
         "UndrainAgent",
     }

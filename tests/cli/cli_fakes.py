@@ -22,6 +22,7 @@ from towline.v1 import (
     plugin_service_pb2,
     run_service_pb2,
     secret_service_pb2,
+    user_service_pb2,
     workflow_service_pb2,
 )
 from towline_cli.__main__ import run
@@ -32,6 +33,7 @@ CONTRACT = (
     plugin_service_pb2,
     run_service_pb2,
     secret_service_pb2,
+    user_service_pb2,
     workflow_service_pb2,
 )
 Answer = Callable[[Any], Any]

@@ -11,9 +11,11 @@ from towline.v1 import (
     auth_service_pb2,
     plugin_service_pb2,
     run_service_pb2,
+    user_service_pb2,
     workflow_service_pb2,
 )
 from towline.v1.agent_pb2 import Agent, AgentInfo
+from towline.v1.api_key_pb2 import ApiKey
 from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import AttemptLog, Failure, LogLine, LogsEnd, LogState, Run, Step
@@ -29,6 +31,25 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
     ("register -e a@b.c --name A --password-stdin", "Register", {"email": "a@b.c", "password": "secret", "name": "A"}),
     ("login -e a@b.c --password-stdin", "Login", {"email": "a@b.c", "password": "secret"}),
     ("whoami", "GetMe", {}),
+    ("logout", "Logout", {}),
+    (
+        "api-key create ci --scope runs:* --scope workflows:read --lifetime-seconds 60",
+        "CreateApiKey",
+        {"name": "ci", "scopes": ["runs:*", "workflows:read"], "lifetime": "60s"},
+    ),
+    ("api-key list --page-size 3", "ListApiKeys", {"pageSize": 3}),
+    ("api-key revoke k1", "RevokeApiKey", {"apiKeyId": "k1"}),
+    ("admin user list", "ListUsers", {}),
+    ("admin user get a@b.c", "GetUser", {"userId": "a@b.c"}),
+    ("admin user role a@b.c admin", "SetUserRole", {"userId": "a@b.c", "role": "ADMIN"}),
+    (
+        "admin user password a@b.c --password-stdin",
+        "SetUserPassword",
+        {"userId": "a@b.c", "password": "secret"},
+    ),
+    ("admin user disable a@b.c", "DisableUser", {"userId": "a@b.c"}),
+    ("admin user enable a@b.c", "EnableUser", {"userId": "a@b.c"}),
+    ("admin user sign-out a@b.c --api-keys", "SignOutUser", {"userId": "a@b.c", "apiKeys": True}),
     ("workflow create -f FILE", "CreateWorkflow", {"name": "w", "description": "d", "dag": DAG}),
     ("workflow create -f FILE --name x", "CreateWorkflow", {"name": "x", "description": "d", "dag": DAG}),
     ("workflow list --page-size 3 --page-token t", "ListWorkflows", {"pageSize": 3, "pageToken": "t"}),
@@ -160,6 +181,20 @@ OUTPUTS: list[tuple[str, str, Any, dict[str, Any], list[str]]] = [
         ),
         {},
         ["m", "ONLINE (drained)", "1/4", "disk is full", "zone=eu", "L2", "SHELL,DELAY"],
+    ),
+    (
+        "api-key list",
+        "ListApiKeys",
+        auth_service_pb2.ListApiKeysResponse(api_keys=[ApiKey(id="k1", prefix="tlk_ab", scopes=["runs:*"])]),
+        {"nextPageToken": ""},
+        ["k1", "tlk_ab", "runs:*"],
+    ),
+    (
+        "admin user list",
+        "ListUsers",
+        user_service_pb2.ListUsersResponse(users=[User(id="u1", email="a@b.c", role="USER", disabled=True)]),
+        {"nextPageToken": ""},
+        ["u1", "a@b.c", "yes"],
     ),
     (
         "agent token",

@@ -122,6 +122,16 @@ def test_a_context_that_is_pointed_elsewhere_loses_its_token(towline: Terminal, 
 
 
 @pytest.mark.usefixtures("signs_in")
+def test_who_signs_out_leaves_no_token_behind(towline: Terminal, config_dir: Path) -> None:
+    towline("login", "-e", "a@b.c", "--password-stdin", stdin="secret\n")
+    (context,) = read(environment(config_dir)).known.values()
+    assert context.token == "token-2"
+    assert towline("logout").code == 0
+    (context,) = read(environment(config_dir)).known.values()
+    assert context.token == ""
+
+
+@pytest.mark.usefixtures("signs_in")
 def test_no_command_prints_the_token(towline: Terminal) -> None:
     printed = [
         towline("login", "-e", "a@b.c", "--password-stdin", "-o", form, stdin="secret\n").stdout
