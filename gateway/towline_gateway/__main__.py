@@ -51,6 +51,8 @@ def main() -> int:
         return 2
     logs.configure(settings.log_level)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # its memory holds passwords and secrets on their way
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))  # each connection is one
     try:
         asyncio.run(serve(settings))
     except OSError as error:

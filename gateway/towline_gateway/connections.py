@@ -7,10 +7,12 @@
 | the rest of a body that was answered without being read | `LINGER_SECONDS`, then it is closed |
 | a client that does not read its answer | `STALL_SECONDS` without any progress |
 
-How long a body may take is decided where it is read (`bodies`). What is no HTTP is refused with the body of all errors.
+How long a body may take is decided where it is read (`bodies`). What is no HTTP is refused with the body of all errors,
+and so is a connection more than the process has files for: one that could not be accepted would spin.
 """
 
 import asyncio
+import resource
 import uuid
 from typing import Any, Final, cast
 
@@ -21,11 +23,19 @@ from towline_gateway import problems
 from towline_gateway.bodies import JSON
 from towline_gateway.codec import render
 
+MAX_CONNECTIONS: Final = 10_000
 HEAD_BYTES: Final = 32 * 1024
 HEAD_SECONDS: Final = 20
 KEEP_ALIVE_SECONDS: Final = 75
 LINGER_SECONDS: Final = 5
 STALL_SECONDS: Final = 60
+_OWN_FILES: Final = 100
+
+
+def most_connections() -> int:
+    """How many connections there may be: as many as the process may open files, but for some of its own."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MAX_CONNECTIONS if files == resource.RLIM_INFINITY else min(MAX_CONNECTIONS, files - _OWN_FILES)
 
 
 class Connection(H11Protocol):
@@ -39,6 +49,8 @@ class Connection(H11Protocol):
         """Begins to wait for a request."""
         super().connection_made(transport)
         self._head_timer = self.loop.call_later(HEAD_SECONDS, transport.abort)
+        if len(self.connections) > most_connections():
+            self._refuse(problems.unavailable("The gateway has too many connections."))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Ends every wait."""
@@ -76,11 +88,14 @@ class Connection(H11Protocol):
     def send_400_response(self, msg: str) -> None:
         """Refuses what is no request, in the form of all errors; then the connection is closed."""
         too_large = len(self.conn.trailing_data[0]) >= HEAD_BYTES
-        problem = problems.head_too_large(HEAD_BYTES) if too_large else problems.invalid(msg)
+        self._refuse(problems.head_too_large(HEAD_BYTES) if too_large else problems.invalid(msg))
+
+    def _refuse(self, problem: problems.Problem) -> None:
+        """Answers outside of any request, and closes."""
         body = render(problem.body(str(uuid.uuid4())))
-        headers = [("Content-Type", JSON), ("Content-Length", str(len(body))), ("Connection", "close")]
+        own = [("Content-Type", JSON), ("Content-Length", str(len(body))), ("Connection", "close")]
         events: list[Any] = [
-            h11.Response(status_code=problem.code, headers=headers),
+            h11.Response(status_code=problem.code, headers=[*own, *problem.headers]),
             h11.Data(data=body),
             h11.EndOfMessage(),
         ]

@@ -165,3 +165,19 @@ async def test_a_reader_of_events_that_stops_reading_is_let_go(monkeypatch: pyte
         await reader.readuntil(b"\r\n\r\n")
         async with asyncio.timeout(30):
             await cancelled.wait()
+
+
+@in_loop
+async def test_a_connection_too_many_is_told_to_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with wire() as (_, reader, writer):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await answer(reader))[0] == 200
+        monkeypatch.setattr(connections, "most_connections", lambda: 1)
+        host, port = writer.get_extra_info("peername")
+        late, other = await asyncio.open_connection(host, port)
+        code, body = await answer(late)
+        assert (code, json.loads(body)["error"]["reason"]) == (503, "UNAVAILABLE")
+        assert await is_closed(late)
+        other.transport.abort()
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await answer(reader))[0] == 200
