@@ -169,6 +169,48 @@ async def test_a_failure_later_is_an_error_event() -> None:
         assert (error["code"], error["message"], error["requestId"]) == (403, "Not any more.", "q")
 
 
+def breaking_off(after: int) -> Any:
+    """Streams so many events from the cursor on and goes away; of ten in all, then it ends."""
+
+    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+        first = int(request.cursor[1:] or 0) + 1 if request.cursor else 1
+        for number in range(first, min(first + after, 11)):
+            yield event(number)
+        if first + after <= 10:
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "Gone.")
+
+    return stream
+
+
+@in_loop
+async def test_a_stream_goes_on_elsewhere_when_its_control_plane_goes_away() -> None:
+    async with control_plane() as fake, served(fake.address) as (_, client):
+        fake.on["WatchRun"] = breaking_off(4)
+        async with client.stream("GET", f"{EVENTS}?cursor=c1") as answer:
+            received = [frame async for frame in frames(answer)][1:]
+        assert [frame.get("id") for frame in received] == [*(f"c{number}" for number in range(2, 11)), None]
+        assert received[-1]["event"] == "end"
+        assert [call.request.cursor for call in fake.calls] == ["c1", "c5", "c9"]
+
+
+@in_loop
+async def test_a_control_plane_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "RETRY_SECONDS", (0.0, 0.0))
+    async with control_plane() as fake, served(fake.address) as (_, client):
+
+        async def gone(request: Any, context: Context) -> AsyncIterator[Any]:
+            if not request.cursor:
+                yield event(1)
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", "Gone.")
+
+        fake.on["WatchRun"] = gone
+        async with client.stream("GET", EVENTS) as answer:
+            received = [frame async for frame in frames(answer)][1:]
+        assert [frame["event"] for frame in received] == ["event", "error"]
+        assert json.loads(received[1]["data"])["error"]["code"] == 503
+        assert [call.request.cursor for call in fake.calls] == ["", "c1", "c1"]
+
+
 @in_loop
 async def test_an_accepted_stream_without_events_opens_at_once() -> None:
     async with control_plane() as fake, served(fake.address) as (_, client):
