@@ -197,7 +197,7 @@ async def _standing(settings: Settings, supervisor: Supervisor, groups: Hierarch
         reachable_folder(settings.state_dir)
     standing = await probe(supervisor, reachable_folder(folder), operator, groups)
     memory = standing.memory_enforcement
-    log.info("sandbox_probed", level=standing.level.name, features=len(standing.features), memory=memory)
+    log.info("sandbox_probed", sandbox=standing.level.name, features=len(standing.features), memory=memory)
     check_reach(operator, standing, settings.state_dir)
     if standing.level is Level.L0 and settings.sandbox != Level.L0.name:
         log.warning("plugins_unconfined", missing=dict(standing.missing))

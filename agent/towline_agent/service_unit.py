@@ -122,8 +122,9 @@ RemoveIPC=yes
 KeyringMode=private
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 SystemCallArchitectures=native
-# Beyond what services need: mounts and confinement, for the sandbox of the plugins.
-SystemCallFilter=@system-service @mount seccomp landlock_create_ruleset landlock_add_rule landlock_restrict_self
+# Beyond what services need: mounts, a host name of its own and confinement, for the sandbox of the plugins.
+SystemCallFilter=@system-service @mount sethostname seccomp
+SystemCallFilter=landlock_create_ruleset landlock_add_rule landlock_restrict_self
 SystemCallErrorNumber=EPERM
 # Every kind but time: the sandbox is made of them.
 RestrictNamespaces=user mnt pid net ipc uts cgroup

@@ -52,6 +52,31 @@ def systemd_analyze() -> str:
     return found
 
 
+NEEDED = (
+    *("clone", "unshare", "mount", "mount_setattr", "pivot_root", "umount2", "sethostname", "ioctl", "socket"),
+    *("capset", "prctl", "seccomp", "landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"),
+    *("setresuid", "setresgid", "setgroups", "setrlimit", "setsid", "execve", "kill", "flock", "sched_yield"),
+)
+"""What the supervisor calls to run an attempt in a sandbox of whatever level."""
+
+
+def test_the_unit_lets_the_sandbox_make_its_system_calls() -> None:
+    listed = subprocess.run([systemd_analyze(), "syscall-filter"], capture_output=True, text=True, check=True).stdout
+    sets: dict[str, list[str]] = {}
+    for line in listed.splitlines():
+        name = re.sub("\x1b\\[[0-9;]*m", "", line).partition("#")[0].strip()
+        if name and not line.startswith(" "):
+            sets[name] = []
+        elif name and sets:
+            sets[list(sets)[-1]].append(name)
+    granted = [
+        name for said in re.findall(r"^SystemCallFilter=(.*)$", unit(SERVICE), re.MULTILINE) for name in said.split()
+    ]
+    while names := [name for name in granted if name.startswith("@")]:
+        granted = [name for name in granted if name not in names] + [each for name in names for each in sets[name]]
+    assert set(NEEDED) - set(granted) == set()
+
+
 def test_the_unit_keeps_what_the_agent_promises() -> None:
     said = directives(unit(SERVICE))
     assert said["ExecStart"] == "/opt/towline/bin/python -P -m towline_agent"

@@ -222,3 +222,20 @@ def test_an_agent_that_would_run_plugins_as_root_for_want_of_a_way_is_refused(tm
     doctor = [sys.executable, "-m", "towline_agent.doctor"]
     told = subprocess.run(doctor, capture_output=True, text=True, check=True, env=environment).stdout
     assert "not_root: the users that plugins run as cannot pass" in told
+
+
+MOUNTING = """
+from pathlib import Path
+from towline_agent.sandbox.canary import ATTACKS
+mounted = Path("/proc/self/mountinfo")
+before = mounted.read_text()
+ATTACKS["mount"]({})
+assert "shared:" in before
+assert mounted.read_text() == before
+"""
+
+
+def test_the_attack_by_a_mount_leaves_none_where_mounts_are_shared() -> None:
+    host = ["unshare", "--user", "--map-root-user", "--mount", "--propagation", "shared"]  # as systemd has it
+    done = subprocess.run([*host, sys.executable, "-c", MOUNTING], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -228,6 +228,7 @@ def _unshare(flags: int) -> None:
 def _mount(_bait: Bait) -> None:
     def mount() -> None:
         _unshare(syscalls.CLONE_NEWNS)
+        syscalls.mount("none", "/", None, syscalls.MS_REC | syscalls.MS_PRIVATE)  # else the host would get it too
         syscalls.mount("tmpfs", "/tmp", "tmpfs", 0)  # noqa: S108 - in a namespace that ends with the attack
 
     _in_child(mount)

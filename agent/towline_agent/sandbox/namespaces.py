@@ -4,6 +4,7 @@ import fcntl
 import os
 import socket
 import struct
+from collections.abc import Callable
 from typing import Final
 
 from towline_agent.sandbox import syscalls
@@ -31,8 +32,19 @@ def needed(confinement: Confinement) -> int:
 
 def furnish(confinement: Confinement) -> None:
     """Gives the new namespaces a name and, where the network is its own, a loopback interface."""
-    socket.sethostname(_HOST_NAME)
+    _do("sethostname", lambda: socket.sethostname(_HOST_NAME))
     if confinement.network is Network.OWN:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            request = struct.pack("16sh22x", b"lo", _UP)
-            fcntl.ioctl(any_socket, _SET_FLAGS, request)
+        _do("loopback interface", _raise_loopback)
+
+
+def _raise_loopback() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sh22x", b"lo", _UP))
+
+
+def _do(what: str, act: Callable[[], object]) -> None:
+    """Names what was refused, as errors of these calls do not."""
+    try:
+        act()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, what) from error
