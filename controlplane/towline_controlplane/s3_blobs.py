@@ -10,7 +10,6 @@ import hashlib
 import io
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
@@ -25,6 +24,7 @@ from towline_controlplane.blobs import (
     unavailable_on_error,
     verified,
 )
+from towline_controlplane.call_threads import CallThreads
 from towline_controlplane.errors import LimitExceeded, NotFound, Unavailable
 from towline_controlplane.s3_bucket import S3Bucket, S3Options, S3Reader
 
@@ -41,7 +41,7 @@ class S3Blobs:
     def __init__(self, options: S3Options, spool_folder: Path) -> None:
         self._bucket = S3Bucket(options)
         self._spool_folder = spool_folder
-        self._threads = ThreadPoolExecutor(options.connections, thread_name_prefix="s3")
+        self._threads = CallThreads(options.connections, "s3")
 
     async def put_file(self, path: Path, digest: str) -> None:
         """Stores a copy of the file, durably, if its bytes have this digest; raises ValueError if not, Unavailable."""
@@ -101,7 +101,7 @@ class S3Blobs:
         await self._call(self._bucket.check)
 
     def close(self) -> None:
-        """Lets calls end and closes the connections."""
+        """Takes no more calls, and closes the connections that none of them has."""
         self._threads.shutdown()
         self._bucket.close()
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulty_http import Fault, FaultyHttp
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from processes import PATIENCE_SECONDS, Installation, Rest, installed
 from s3_server import ACCESS_KEY, SECRET_KEY, S3Server, new_bucket
+from side_file import eventually
 
 from towline_controlplane.composition import BLOBS_HEALTH
 
@@ -130,3 +132,16 @@ def test_a_store_that_is_away_degrades_and_no_more(tmp_path: Path) -> None:
             assert SECRET_KEY not in installation.logs() + str(refused)
 
     asyncio.run(scenario())
+
+
+def test_a_store_that_answers_nobody_does_not_keep_a_control_plane_from_ending(
+    tmp_path: Path, rclone: S3Server
+) -> None:
+    async def scenario(line: FaultyHttp) -> None:
+        line.next("HEAD", *[Fault.HANG] * 1_000)
+        settings: dict[str, Any] = {**store(rclone), "MINIO_ENDPOINT": line.endpoint}
+        async with installed(tmp_path, agents=0, **settings):
+            await eventually(lambda: "HEAD" in line.seen)  # under way, and repeated for 100 s; then it ends politely
+
+    with FaultyHttp(rclone.address).running() as line:
+        asyncio.run(scenario(line))
