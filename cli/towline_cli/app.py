@@ -15,6 +15,7 @@ from towline_cli import (
     contexts,
     plugin_commands,
     run_commands,
+    schedule_commands,
     secret_commands,
     workflow_commands,
 )
@@ -47,6 +48,7 @@ app.command(epilog=EXPLAINED)(accounts.whoami)
 app.add_typer(context_commands.app, name="context", epilog=EXPLAINED)
 app.add_typer(workflow_commands.app, name="workflow", epilog=EXPLAINED)
 app.add_typer(run_commands.app, name="run", epilog=EXPLAINED)
+app.add_typer(schedule_commands.app, name="schedule", epilog=EXPLAINED)
 app.add_typer(plugin_commands.app, name="plugin", epilog=EXPLAINED)
 app.add_typer(secret_commands.app, name="secret", epilog=EXPLAINED)
 app.add_typer(api_key_commands.app, name="api-key", epilog=EXPLAINED)

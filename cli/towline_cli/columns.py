@@ -10,6 +10,7 @@ from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Attempt, Run, Step
 from towline.v1.sandbox_pb2 import Sandbox
+from towline.v1.schedule_pb2 import Firing, Schedule
 from towline.v1.secret_pb2 import Secret
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Workflow, WorkflowVersion
@@ -22,6 +23,10 @@ def _step_error(step: Step) -> str:
 
 def _labels(agent: Agent) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(agent.info.labels.items()))
+
+
+def _when(schedule: Schedule) -> str:
+    return f"{schedule.cron} ({schedule.time_zone})" if schedule.cron else f"every {schedule.interval.seconds} s"
 
 
 def _agent_state(agent: Agent) -> str:
@@ -83,6 +88,23 @@ SECRETS: Final = (
     Column[Secret]("UPDATED", lambda secret: time_text(secret.update_time)),
     Column[Secret]("OWNER", lambda secret: secret.owner_id),
     Column[Secret]("ID", lambda secret: secret.id),
+)
+SCHEDULES: Final = (
+    Column[Schedule]("NAME", lambda schedule: schedule.name),
+    Column[Schedule]("STATE", lambda schedule: Schedule.State.Name(schedule.state)),
+    Column[Schedule]("WHEN", _when),
+    Column[Schedule]("NEXT", lambda schedule: time_text(schedule.next_times[0]) if schedule.next_times else ""),
+    Column[Schedule]("TROUBLE", lambda schedule: schedule.error.message),
+    Column[Schedule]("WORKFLOW", lambda schedule: schedule.workflow_id),
+    Column[Schedule]("ID", lambda schedule: schedule.id),
+)
+FIRINGS: Final = (
+    Column[Firing]("TIME", lambda firing: time_text(firing.scheduled_time)),
+    Column[Firing]("BY", lambda firing: Firing.Origin.Name(firing.origin)),
+    Column[Firing]("OUTCOME", lambda firing: Firing.Outcome.Name(firing.outcome)),
+    Column[Firing]("RUN", lambda firing: firing.run_id),
+    Column[Firing]("STATE", lambda firing: Run.State.Name(firing.run_state) if firing.run_state else ""),
+    Column[Firing]("WHY", lambda firing: firing.reason),
 )
 VERDICTS: Final = (
     Column[Explanation.Verdict]("RULE", lambda verdict: Explanation.Rule.Name(verdict.rule)),

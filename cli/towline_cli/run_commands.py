@@ -17,7 +17,7 @@ from towline_cli.output import print_item, printable, show, show_list, shows_col
 from towline_cli.views import View, log_text, logs_end_lines
 from towline_cli.watching import view_for, watch
 from towline_sdk.client import Client
-from towline_sdk.documents import parse_json, to_json
+from towline_sdk.documents import Json, parse_json, to_json
 from towline_sdk.errors import InvalidArgumentError, InvalidDocumentError
 from towline_sdk.pages import Page
 from towline_sdk.run_calls import RunOptions
@@ -38,7 +38,7 @@ def start(
     output: Output = OutputFormat.TABLE,
 ) -> None:
     """Start a run of a workflow."""
-    value = parse_json(*_input_text(run_input))
+    value = input_value(run_input)
     options = RunOptions(version_id=version, priority=priority)
 
     async def talk(client: Client) -> Run:
@@ -203,6 +203,11 @@ def delete(run_id: RunId, output: Output = OutputFormat.TABLE) -> None:
     """Delete a run that has ended, with its history, logs and outputs."""
     converse(lambda client: client.runs.delete(run_id))
     show(DeleteRunResponse(), output)
+
+
+def input_value(option: str) -> Json:
+    """Returns the JSON of an option, or of the file that it names; raises InvalidDocumentError."""
+    return parse_json(*_input_text(option))
 
 
 def _exit_with_outcome(run: Run) -> None:

@@ -1,8 +1,9 @@
 """The types of the blocking client. Generated from the calls of `Client` by `make docs`."""
 
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
-from towline.v1 import agent_admin_service_pb2, auth_service_pb2, plugin_service_pb2, run_service_pb2, secret_service_pb2, user_service_pb2, workflow_service_pb2
+from towline.v1 import agent_admin_service_pb2, auth_service_pb2, plugin_service_pb2, run_service_pb2, schedule_service_pb2, secret_service_pb2, user_service_pb2, workflow_service_pb2
 from towline.v1.agent_pb2 import Agent
 from towline.v1.artifact_pb2 import Artifact
 from towline.v1.explanation_pb2 import Explanation
@@ -10,12 +11,14 @@ from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Event, LogLine, LogsEnd, Run, Step
 from towline.v1.run_service_pb2 import DownloadArtifactResponse, ListArtifactsResponse
 from towline.v1.sandbox_pb2 import Sandbox
+from towline.v1.schedule_pb2 import Schedule
 from towline.v1.secret_pb2 import Secret
 from towline.v1.user_pb2 import User
 from towline.v1.workflow_pb2 import Dag, Workflow, WorkflowVersion
 from towline_sdk.documents import JsonInput, Policies, WorkflowDocument
 from towline_sdk.pages import Page
 from towline_sdk.run_calls import RunOptions
+from towline_sdk.schedule_calls import ScheduleSettings
 from types import TracebackType
 from typing import Self
 
@@ -174,6 +177,39 @@ class StartedRun:
     def logs(self, node_id: str=..., *, follow: bool=...) -> Iterator[LogLine]:
         """Yields the log lines of the run, as `RunCalls.logs`; until it has ended, unless told otherwise."""
 
+class ScheduleCalls:
+    """Schedules, and runs of them out of turn."""
+
+    def create(self, name: str, workflow_id: str, settings: ScheduleSettings, *, paused: bool=...) -> Schedule:
+        """Creates a schedule."""
+
+    def list(self, page: Page=...) -> schedule_service_pb2.ListSchedulesResponse:
+        """Returns a page of schedules, newest first."""
+
+    def get(self, schedule_id: str) -> Schedule:
+        """Returns a schedule with its times, what became of the last ones, and why nothing runs."""
+
+    def update(self, schedule_id: str, settings: ScheduleSettings, *, name: str | None=..., etag: str=...) -> Schedule:
+        """Changes what is given; with an `etag` only the schedule that has it."""
+
+    def delete(self, schedule_id: str, *, etag: str=...) -> None:
+        """Deletes a schedule; its runs stay."""
+
+    def pause(self, schedule_id: str, note: str=...) -> Schedule:
+        """Lets no time come until it is resumed."""
+
+    def resume(self, schedule_id: str) -> Schedule:
+        """Goes on with the next time behind now."""
+
+    def trigger(self, schedule_id: str, request_id: str=...) -> Run:
+        """Starts a run now, exactly once however often the call has to be sent."""
+
+    def backfill(self, schedule_id: str, start_time: datetime, end_time: datetime) -> schedule_service_pb2.BackfillScheduleResponse:
+        """Starts a run for each time of a span in the past that has none."""
+
+    def preview(self, settings: ScheduleSettings, count: int=...) -> schedule_service_pb2.PreviewScheduleResponse:
+        """Returns the next times of an expression or an interval, between its start and end time."""
+
 class SecretCalls:
     """Secrets and their grants; a secret is named by its id, or by the name of one of the caller's."""
 
@@ -257,6 +293,7 @@ class BlockingClient:
     auth: AuthCalls
     plugins: PluginCalls
     runs: RunCalls
+    schedules: ScheduleCalls
     secrets: SecretCalls
     users: UserCalls
     workflows: WorkflowCalls

@@ -12,6 +12,7 @@ from towline_sdk.artifact_calls import ArtifactCalls
 from towline_sdk.auth_calls import AuthCalls
 from towline_sdk.plugin_calls import PluginCalls
 from towline_sdk.run_calls import RunCalls
+from towline_sdk.schedule_calls import ScheduleCalls
 from towline_sdk.secret_calls import SecretCalls
 from towline_sdk.transport import Transport
 from towline_sdk.user_calls import UserCalls
@@ -42,6 +43,7 @@ class Client:
         self.artifacts = ArtifactCalls(self._transport)
         self.plugins = PluginCalls(self._transport)
         self.agents = AgentCalls(self._transport)
+        self.schedules = ScheduleCalls(self._transport)
         self.secrets = SecretCalls(self._transport)
         self.users = UserCalls(self._transport)
 
