@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from rig import OWNER, Rig
+from sqlalchemy import select
 
 from towline_controlplane.engine.firing import Refusal, planned
 from towline_controlplane.frozen import replace
@@ -12,8 +13,8 @@ from towline_controlplane.loops.scheduling import Scheduling
 from towline_controlplane.model import Run, WorkflowVersion
 from towline_controlplane.orchestrator import RunStart
 from towline_controlplane.schedule_records import Firing, Overlap, Schedule
-from towline_controlplane.store import run_lists, schedules
-from towline_controlplane.store.run_lists import RunFilter
+from towline_controlplane.store import runs, schedules, tables, workflows
+from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.timetables import timetable_of
 
 HOUR = 3_600_000_000
@@ -36,11 +37,49 @@ class FakeStarts:
         refusal = self.refusals.get(schedule.id)
         if isinstance(refusal, Exception):
             raise refusal
-        return refusal or RunStart(
-            workflow_id=schedule.workflow_id, version=self.versions[schedule.workflow_id], owner_id=schedule.owner_id,
-            input_json=schedule.input, priority=schedule.priority, labels=dict(schedule.labels), request_id=None,
-            request_digest="", schedule_id=schedule.id, scheduled_time=time,
-        )  # fmt: skip
+        return refusal or start_of(schedule, self.versions[schedule.workflow_id], time)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStarts:
+    """Gives every schedule the first version of its workflow, which is looked up once."""
+
+    database: Database
+    versions: dict[str, WorkflowVersion]
+
+    async def prepare(self, schedule: Schedule, time: int) -> RunStart | Refusal:
+        """Returns the run for a time."""
+        if schedule.workflow_id not in self.versions:
+            self.versions[schedule.workflow_id] = await self.database.read(lambda tx: _newest(tx, schedule))
+        return start_of(schedule, self.versions[schedule.workflow_id], time)
+
+
+def _newest(tx: Transaction, schedule: Schedule) -> WorkflowVersion:
+    workflow = workflows.get_workflow(tx, schedule.workflow_id, None)
+    version = workflows.get_version(tx, workflow.current_version_id) if workflow else None
+    assert version is not None
+    return version
+
+
+def start_of(schedule: Schedule, version: WorkflowVersion, time: int) -> RunStart:
+    """Returns the run of a schedule for a time."""
+    return RunStart(
+        workflow_id=schedule.workflow_id, version=version, owner_id=schedule.owner_id, input_json=schedule.input,
+        priority=schedule.priority, labels=dict(schedule.labels), request_id=None, request_digest="",
+        schedule_id=schedule.id, scheduled_time=time,
+    )  # fmt: skip
+
+
+async def runs_of(database: Database, schedule_id: str) -> list[Run]:
+    """Returns the runs of a schedule, the oldest first."""
+
+    def read(tx: Transaction) -> list[Run]:
+        ids = select(tables.runs.c.id).where(tables.runs.c.schedule_id == schedule_id)
+        in_order = ids.order_by(tables.runs.c.create_time, tables.runs.c.id)
+        found = [runs.get_run(tx, run_id, None) for run_id in tx.connection.scalars(in_order).all()]
+        return [run for run in found if run is not None]
+
+    return await database.read(read)
 
 
 def a_schedule(now: int, workflow_id: str = "w", **values: object) -> Schedule:
@@ -91,8 +130,7 @@ class Timekeeper:
 
     async def runs(self, row: Schedule) -> list[Run]:
         """Returns its runs, the oldest first."""
-        everything = await self.rig.database.read(lambda tx: run_lists.list_runs(tx, RunFilter(), None, 10_000))
-        return [run for run in reversed(everything) if run.schedule_id == row.id]
+        return await runs_of(self.rig.database, row.id)
 
     async def hours(self, row: Schedule) -> list[tuple[int, str]]:
         """Returns what became of its times, as hours behind the first one."""

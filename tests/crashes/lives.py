@@ -6,6 +6,7 @@ from pathlib import Path
 
 from faults import Exit, Faults, FaultyBackend
 from rig import FakeClock, Rig
+from schedule_samples import StoredStarts
 
 from towline_controlplane.bus import InProcessDoorbell
 from towline_controlplane.log_writer import LogWriter
@@ -13,10 +14,15 @@ from towline_controlplane.loops.admission import Admission
 from towline_controlplane.loops.deadlines import Deadlines
 from towline_controlplane.loops.lease_expiry import LeaseExpiry
 from towline_controlplane.loops.offer_expiry import OfferExpiry
+from towline_controlplane.loops.scheduling import Scheduling
+from towline_controlplane.model import WorkflowVersion
 from towline_controlplane.orchestrator import Orchestrator
 from towline_controlplane.store.database import Database
 from towline_controlplane.store.postgres import PostgresBackend
 from towline_controlplane.store.sqlite import SqliteBackend
+
+# Versions never change; what a replica reads of them is not what is tested here.
+VERSIONS: dict[str, WorkflowVersion] = {}
 
 
 class Life:
@@ -32,6 +38,7 @@ class Life:
             "leases": LeaseExpiry(database, orchestrator, 3600).tick,
             "deadlines": Deadlines(database, orchestrator).tick,
             "admission": Admission(database, orchestrator).tick,
+            "schedules": Scheduling(database, orchestrator, StoredStarts(database, VERSIONS)).tick,
         }
 
     async def survives(self, work: Awaitable[None]) -> bool:

@@ -3,13 +3,18 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from lives import Life, Stage
+from lives import VERSIONS, Life, Stage
 from rig import FakeAgent, failed, succeeded
+from schedule_samples import a_schedule, runs_of, start_of
 
+from towline_controlplane.engine.firing import stopped
 from towline_controlplane.errors import InvalidState
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import FailureClass, RunState, WorkflowVersion
+from towline_controlplane.schedule_records import Origin, Schedule
+from towline_controlplane.store import schedules
+from towline_controlplane.store.database import Transaction
 from towline_controlplane.submissions import Verdict
 
 Act = Callable[[Life], Awaitable[object]]
@@ -153,6 +158,81 @@ async def retries_of_a_run(props: Props, life: Life) -> Scene:
     return Scene([run_id], (steer("retry", run_id), steer("retry", run_id)))
 
 
+async def times_of_a_schedule(props: Props, life: Life) -> Scene:
+    schedule, started = await due_schedule(props, life), list[str]()
+    return Scene(started, (fire(props, schedule, started), fire(props, schedule, started)))
+
+
+async def backfill_and_time(props: Props, life: Life) -> Scene:
+    schedule, started = await due_schedule(props, life), list[str]()
+    version = props.versions["plain"]
+
+    async def backfill(replica: Life) -> str:
+        start = start_of(schedule, version, schedule.next_time or 0)
+        run = await replica.rig.orchestrator.start_for_schedule(start, Origin.BACKFILL)
+        await note_runs(props, schedule, started)
+        return "had a run" if run is None else "started"
+
+    return Scene(started, (backfill, fire(props, schedule, started)))
+
+
+async def pause_and_time(props: Props, life: Life) -> Scene:
+    schedule, started = await due_schedule(props, life), list[str]()
+    done: list[bool] = []
+
+    def pause_it(tx: Transaction) -> None:
+        row = schedules.lock_schedule(tx, schedule.id, None)
+        assert row is not None
+        schedules.save_schedule(tx, stopped(row, "paused"))
+
+    async def pause(replica: Life) -> str:
+        await replica.rig.database.write(pause_it)
+        done.append(True)
+        return "paused"
+
+    async def act(replica: Life) -> object:
+        acted = await fire(props, schedule, started)(replica)
+        row = await props.stage.database.read(lambda tx: schedules.get_schedule(tx, schedule.id, None))
+        assert row is not None
+        assert row.paused or not done
+        return acted
+
+    return Scene(started, (pause, act))
+
+
+async def due_schedule(props: Props, life: Life) -> Schedule:
+    """Returns a schedule whose time has come, the only one."""
+    clock = life.rig.clock
+    version = props.versions["plain"]
+    VERSIONS[version.workflow_id] = version
+    schedule = a_schedule(clock(), version.workflow_id, cron=None, interval=60_000_000)
+
+    def replace_all(tx: Transaction) -> None:
+        for row in schedules.list_schedules(tx, None, None, 100):
+            schedules.delete_schedule(tx, row.id)
+        schedules.insert_schedule(tx, schedule)
+
+    await life.rig.database.write(replace_all)
+    clock.now = schedule.next_time or 0
+    return schedule
+
+
+def fire(props: Props, schedule: Schedule, started: list[str]) -> Act:
+    async def act(replica: Life) -> int:
+        acted = await replica.ticks["schedules"]() == 0.0
+        await note_runs(props, schedule, started)
+        return int(acted)
+
+    return act
+
+
+async def note_runs(props: Props, schedule: Schedule, started: list[str]) -> None:
+    """Adds the runs of a schedule to those of the scene: one at most."""
+    runs = await runs_of(props.stage.database, schedule.id)
+    assert len(runs) <= 1
+    started += [run.id for run in runs]
+
+
 Outcomes = set[tuple[object, object]]
 RUNNING, PENDING, PAUSED, CANCELLED = RunState.RUNNING, RunState.PENDING, RunState.PAUSED, RunState.CANCELLED
 RACES: list[tuple[Callable[[Props, Life], Awaitable[Scene]], Outcomes]] = [
@@ -166,6 +246,9 @@ RACES: list[tuple[Callable[[Props, Life], Awaitable[Scene]], Outcomes]] = [
     (pause_and_claim, {(PAUSED, 0), (PAUSED, 1)}),
     (cancel_and_claim, {(CANCELLED, 0), (PENDING, 1)}),
     (cancel_and_report, {(RUNNING, Verdict.ACCEPTED), ("refused", Verdict.ACCEPTED)}),
+    (times_of_a_schedule, {(1, 0), (0, 1)}),
+    (backfill_and_time, {("started", 1), ("had a run", 1)}),
+    (pause_and_time, {("paused", 0), ("paused", 1)}),
     (retries_of_a_run, {(PENDING, "refused"), ("refused", PENDING)}),
 ]
 IDS = [make.__name__ for make, _ in RACES]

@@ -40,7 +40,8 @@ def lock_schedule(tx: Transaction, schedule_id: str, owner_id: str | None) -> Sc
 
 def lock_if_unchanged(tx: Transaction, schedule: Schedule) -> bool:
     """Locks a schedule, only if it is still as given; False at once if another transaction has it."""
-    query = _living(None).where(_SCHEDULES.id == schedule.id).with_for_update(skip_locked=True)
+    # Who records what became of a time shares the key of its schedule, which is not changed.
+    query = _living(None).where(_SCHEDULES.id == schedule.id).with_for_update(skip_locked=True, key_share=True)
     return SCHEDULE.first(tx.connection, query) == schedule
 
 
