@@ -15,7 +15,9 @@ from towline_cli.output import print_document, show, show_list
 from towline_cli.processes import require
 from towline_sdk import scaffold
 from towline_sdk.bundle import pack
+from towline_sdk.manifest import MANIFEST_NAME
 from towline_sdk.pages import Page
+from towline_sdk.plugin_schemas import schemas_of, write_schemas
 
 app = typer.Typer(help="Plugins.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -67,6 +69,22 @@ def init(
         print(file)
     build = "./build.sh, then " if language is Language.GO else ""
     print(f"next: {build}towline plugin test {target}", file=sys.stderr)
+
+
+@app.command()
+def schema(
+    folder: Annotated[Path, typer.Argument(help="Folder with plugin.toml.", show_default=False)],
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit 1 if something would change.")] = False,
+) -> None:
+    """Write the schemas of a Python plugin into plugin.toml, from the types of its entry point (`@plugin`)."""
+    if check:
+        manifest = pack(folder).manifest
+        changed = any(getattr(manifest, name) != written for name, written in schemas_of(folder).items())
+    else:
+        changed = write_schemas(folder)
+    print(f"{folder / MANIFEST_NAME} {'is not what the types say' if check and changed else 'is up to date'}")
+    if check and changed:
+        raise typer.Exit(ExitCode.RUN_NOT_SUCCEEDED)
 
 
 @app.command("test")

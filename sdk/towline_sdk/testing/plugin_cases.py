@@ -27,6 +27,7 @@ from jsonschema.exceptions import SchemaError
 
 from towline_sdk.bundle import Bundle, pack
 from towline_sdk.errors import InvalidBundleError
+from towline_sdk.plugin_schemas import schemas_of
 
 TIMEOUT_SECONDS: Final = 600
 _INPUTS: Final = ("config", "inputs", "input")
@@ -66,6 +67,7 @@ def plugin_checks(folder: Path) -> list[Check]:
     checks = [
         Check("manifest", lambda: _packed(folder) and None),
         Check("schemas", lambda: _check_schemas(_packed(folder))),
+        Check("schemas say what the types say", lambda: _check_types(folder)),
         Check("packs alike anywhere", lambda: _check_packing(folder)),
         *(Check(f"tests/{case.name}", lambda case=case: _check_case(folder, case)) for case in cases),
     ]
@@ -93,6 +95,18 @@ def _check_schemas(bundle: Bundle) -> None:
             Draft202012Validator.check_schema(schema)
         except SchemaError as error:
             raise NotConforming(f"{name}: {error.message}") from error
+
+
+def _check_types(folder: Path) -> None:
+    manifest = _packed(folder).manifest
+    try:
+        typed = schemas_of(folder)
+    except InvalidBundleError as error:
+        raise NotConforming(str(error)) from error
+    if stale := [name for name, schema in typed.items() if getattr(manifest, name) != schema]:
+        raise NotConforming(
+            f"{', '.join(stale)}: not what the types of the code say; run towline plugin schema {folder}"
+        )
 
 
 def _check_packing(folder: Path) -> None:

@@ -1,14 +1,32 @@
-"""Greets somebody. What `run` returns is the output; what it prints is the log."""
+"""Greets somebody. What `run` returns is the output; what it prints is the log.
 
-from typing import Any
+`towline plugin schema` writes the types into `plugin.toml`.
+"""
 
-from towline_sdk.plugin import PermanentError
+from dataclasses import dataclass
+from typing import Annotated
+
+from towline_sdk.plugin import PermanentError, plugin
 
 
-def run(config: dict[str, Any]) -> dict[str, Any]:
+@dataclass
+class Config:
+    """Whom to greet."""
+
+    who: Annotated[str, {"minLength": 1}]
+
+
+@dataclass
+class Greeting:
+    """What was said."""
+
+    greeting: str
+
+
+@plugin
+def run(config: Config) -> Greeting:
     """Returns the greeting."""
-    who: str = config["who"]
-    print(f"greeting {who}")  # noqa: T201 - the log
-    if who == "nobody":
+    print(f"greeting {config.who}")  # noqa: T201 - the log
+    if config.who == "nobody":
         raise PermanentError("there is nobody to greet", code="NOBODY_THERE")
-    return {"greeting": f"Hello, {who}!"}
+    return Greeting(f"Hello, {config.who}!")
