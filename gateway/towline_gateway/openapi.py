@@ -25,6 +25,7 @@ _PROBLEM: Final[Schema] = {
     "properties": {
         "error": {
             "type": "object",
+            "description": "What went wrong.",
             "required": ["code", "status", "reason", "message", "details", "requestId"],
             "properties": {
                 "code": {"type": "integer", "description": "The HTTP status."},

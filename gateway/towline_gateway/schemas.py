@@ -43,6 +43,31 @@ _WELL_KNOWN: Final[dict[str, Schema]] = {
     "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
     "google.protobuf.Value": {},
 }
+# Fields that mean the same wherever they stand need no comment of their own.
+_STANDARD: Final[dict[str, str]] = {
+    "agent_id": "Id of the agent.",
+    "api_key_id": "Id of the API key.",
+    "attempt": "Number of the attempt, from 1.",
+    "create_time": "When it was made.",
+    "end_time": "When it ended; unset while it has not.",
+    "expire_time": "When it ends to be valid.",
+    "id": "Names it for good.",
+    "name": "Its name.",
+    "next_page_token": "`pageToken` of the next page; empty on the last one.",
+    "node_id": "Id of the node in the DAG.",
+    "owner_id": "Id of the user whose it is.",
+    "page_token": "`nextPageToken` of the page before; empty for the first.",
+    "run_id": "Id of the run.",
+    "schedule_id": "Id of the schedule.",
+    "size_bytes": "Its size in bytes.",
+    "start_time": "When it began; unset while it has not.",
+    "token_id": "Id of the enrollment token.",
+    "update_time": "When it was last changed.",
+    "user_id": "Id of the user.",
+    "version_id": "Id of the version.",
+    "workflow_id": "Id of the workflow.",
+}
+_ANSWER: Final = "Response"
 
 
 class Schemas:
@@ -68,11 +93,15 @@ class Schemas:
             field.json_name: self.of_field(field) for field in message.fields if field.name not in omit
         }
         schema: Schema = {"type": "object", "properties": properties, "additionalProperties": False}
+        if message.name.endswith(_ANSWER):
+            schema["description"] = f"What `{message.name.removesuffix(_ANSWER)}` answers."
         return self._described(schema, message.full_name)
 
     def of_field(self, field: FieldDescriptor) -> Schema:
-        """The schema of a field, with its comment."""
-        return self._described(self._shape(field), field.full_name)
+        """The schema of a field, with its comment or what fields of its name always mean."""
+        described = self._described(self._shape(field), field.full_name)
+        standard = _STANDARD.get(field.name)
+        return described if "description" in described or standard is None else {**described, "description": standard}
 
     def _shape(self, field: FieldDescriptor) -> Schema:
         if is_map(field) and field.message_type:
