@@ -40,7 +40,11 @@ def test_a_run_goes_on_while_connections_are_replaced_under_it(tmp_path: Path) -
                 async with Client(installation.grpc, token=rest.token) as client:
                     return [event async for event in client.runs.watch(run["id"])]
 
-            events, logged = await asyncio.gather(watched(), lines())
+            def over_rest() -> list[int]:
+                return [event["sequence"] for event in rest.events(run["id"])]
+
+            events, logged, received = await asyncio.gather(watched(), lines(), asyncio.to_thread(over_rest))
+            assert received == list(range(1, len(events) + 1))
             assert [event.sequence for event in events] == list(range(1, len(events) + 1))
             assert logged == NODES
             steps = (await asyncio.to_thread(rest.get, f"/runs/{run['id']}/steps"))["steps"]
