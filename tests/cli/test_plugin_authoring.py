@@ -153,7 +153,7 @@ def no_cases(plugin: Path) -> None:
 def leaves_processes(plugin: Path) -> None:
     text = (plugin / "plugin.py").read_text()
     (plugin / "plugin.py").write_text(
-        text.replace("    return {", '    import subprocess\n\n    subprocess.Popen(["sleep", "1000"])\n    return {')
+        text.replace("    return ", '    import subprocess\n\n    subprocess.Popen(["sleep", "1000"])\n    return ')
     )
 
 
@@ -164,6 +164,7 @@ def wrong_output_schema(plugin: Path) -> None:
 BROKEN: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "manifest": (no_manifest, "manifest", "name must be"),
     "schema": (wrong_schema, "schemas", "strnig"),
+    "stale schema": (wrong_schema, "schemas say what the types say", "towline plugin schema"),
     "no cases": (no_cases, "cases", "no case"),
     "stray process": (leaves_processes, "tests/greets.json", "1 processes outlived"),
     "output schema": (wrong_output_schema, "tests/greets.json", "output.greeting"),
