@@ -73,9 +73,9 @@ def test_picture_shows_steps_in_their_order_and_the_last_lines() -> None:
     lines = drawn(progress)
 
     assert lines[0] == "run r1  PENDING  0/2 steps  10.00 s"
-    assert [line.split()[0] for line in lines[1:4]] == ["NODE", "b", "a"]
-    assert lines[2].split("  ")[-1].strip() == "BUSY: try later"
-    assert lines[4:] == [f"b[1] | line {n} ␛[2J" for n in range(20, 30)]
+    assert [line.split()[:3] for line in (lines[1], lines[-1])] == [["├─", "○", "b"], ["└─", "·", "a"]]
+    assert lines[1].endswith("BUSY: try later")
+    assert lines[2:-1] == [f"│     line {n} ␛[2J" for n in range(20, 30)]
 
 
 def test_picture_of_a_large_run_fits_the_terminal_and_keeps_what_matters() -> None:
@@ -87,9 +87,19 @@ def test_picture_of_a_large_run_fits_the_terminal_and_keeps_what_matters() -> No
     lines = drawn(progress, height=24)
 
     assert len(lines) <= 24
-    assert [line.split()[0] for line in lines[2:4]] == ["n0", "n1"]
-    assert {"n300", "n700"} <= {line.split()[0] for line in lines}
-    assert lines[-1] == "… and 992 more steps"
+    assert [line.split()[2] for line in lines[1:3]] == ["n0", "n1"]
+    assert {"n300", "n700"} <= {line.split()[2] for line in lines}
+    assert lines[-1] == "└─ … and 992 more steps"
+
+
+def test_lines_of_a_step_that_is_not_shown_name_it() -> None:
+    progress = Progress("r1")
+    progress.expect(Step(node_id=f"n{n}") for n in range(100))
+    progress.lines.append(LogLine(node_id="n99", attempt=1, text="far away"))
+    progress.lines.append(LogLine(node_id="n0", attempt=1, text="near"))
+    lines = drawn(progress, height=20)
+    assert lines[-1] == "n99[1] | far away"
+    assert lines[2] == "│     near"
 
 
 def test_live_view_leaves_the_last_picture_on_the_screen() -> None:
