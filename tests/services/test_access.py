@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+from credentials import spoiled_credentials
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor
 from grpc import aio
@@ -76,6 +77,16 @@ def test_no_method_with_a_caller_is_open(tmp_path: Path, header: tuple[tuple[str
     async def scenario(rig: Rig) -> None:
         for name in (*OF_PEOPLE, *OF_AGENTS):
             assert await _code(rig.channel, name, header) == UNAUTHENTICATED, name
+
+    serve(tmp_path, scenario)
+
+
+def test_what_counts_no_more_or_elsewhere_opens_nothing(tmp_path: Path) -> None:
+    async def scenario(rig: Rig) -> None:
+        for what, text in (await spoiled_credentials(rig)).items():
+            for name in (*OF_PEOPLE, *OF_AGENTS):
+                code = await _code(rig.channel, name, (("authorization", f"Bearer {text}"),))
+                assert code == UNAUTHENTICATED, (what, name)
 
     serve(tmp_path, scenario)
 
