@@ -1,13 +1,14 @@
-"""Settings of the whole suite, and the servers that its processes share.
+"""Settings of the whole suite, the servers that its processes share, and a search for secrets in all it leaves behind.
 
 Property tests search anew on a developer's machine and are repeatable in CI.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import planted_secrets
 import pytest
 import s3_server
 import valkey_server
@@ -21,6 +22,40 @@ from towline_migrations import upgrade
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+_REVEALED = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Fails a test whose output, the logs of what ran in its process among it, shows a secret."""
+    report = yield
+    shown = {name for _, text in report.sections for name in planted_secrets.secrets_in(text.encode(), log=True)}
+    if shown and report.passed:
+        report.outcome = "failed"
+        report.longrepr = f"{report.nodeid}: secrets in the output: {', '.join(sorted(shown))}"
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Searches the logs and databases of all processes that the suite has started, on all its workers."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return
+    factory: pytest.TempPathFactory = getattr(session.config, "_tmp_path_factory")  # noqa: B009 - no public name
+    found = list(planted_secrets.search(factory.getbasetemp()))
+    session.config.stash[_REVEALED] = found
+    if found:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
+    """Says where secrets were found."""
+    if found := config.stash.get(_REVEALED, None):
+        terminalreporter.section("SECRETS IN LOGS OR DATABASES", red=True)
+        for each in found:
+            terminalreporter.line(each)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ The claims come last, so that a report's next step is in the report's own answer
 import asyncio
 import json
 import random
-import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -53,6 +52,7 @@ from towline_controlplane.submissions import (
     Withdraw,
     answer_if_quarantined,
 )
+from towline_controlplane.tokens import new_lease_token
 from towline_controlplane.views import Views
 from towline_dag.expressions import ExpressionError, Scope, run_in_scope
 
@@ -89,7 +89,7 @@ class Orchestrator:
     doorbell: Doorbell
     blueprints: Blueprints = field(default_factory=Blueprints)
     jitter: Callable[[], float] = random.random
-    new_token: Callable[[], str] = secrets.token_urlsafe
+    new_token: Callable[[], str] = new_lease_token
     new_id: Callable[[], str] = new_id
     on_retry_scheduled: Callable[[], None] = lambda: None
     """Called after a commit that made a step READY for later."""

@@ -31,6 +31,7 @@ AGENT_PREFIX: Final = "twa_"
 ENROLLMENT_PREFIX: Final = "twe_"
 API_KEY_PREFIX: Final = "twk_"
 REFRESH_PREFIX: Final = "twr_"
+LEASE_PREFIX: Final = "twl_"
 _REFRESH: Final = re.compile(rf"({REFRESH_PREFIX}[\w-]{{22}})\.[\w-]{{43}}", re.ASCII)
 
 
@@ -159,6 +160,11 @@ def weakness_of(secret: str) -> str:
 def new_agent_credential() -> str:
     """Returns the secret by which an agent is known; the caller shows it once and stores its fingerprint."""
     return AGENT_PREFIX + secrets.token_urlsafe(32)
+
+
+def new_lease_token() -> str:
+    """Returns a secret that is the right to an attempt; the prefix lets it be found where it should not be."""
+    return LEASE_PREFIX + secrets.token_urlsafe(32)
 
 
 def new_api_key() -> str:
