@@ -11,6 +11,7 @@ from pathlib import Path
 import planted_secrets
 import pytest
 import s3_server
+import structlog
 import valkey_server
 from hypothesis import settings
 from postgres_server import NoPostgres, PostgresServer, SharedPostgres, private_server, shared_server
@@ -19,6 +20,14 @@ from valkey_server import NoValkey, ValkeyServer
 
 from towline_migrations import upgrade
 
+# As in the product: the tracebacks of a log show no values.
+structlog.configure(
+    processors=[
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback, colors=False),
+    ]
+)
 settings.register_profile("developer", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("ci" if os.environ.get("CI") else "developer")
