@@ -11,6 +11,7 @@ from typing import Final
 from towline_sdk import (
     agent_calls,
     artifact_calls,
+    audit_calls,
     auth_calls,
     plugin_calls,
     run_calls,
@@ -23,6 +24,7 @@ from towline_sdk import (
 MODULES: Final = (
     agent_calls,
     artifact_calls,
+    audit_calls,
     auth_calls,
     plugin_calls,
     run_calls,
@@ -63,7 +65,7 @@ def stub() -> str:
 
 def _attribute(name: str) -> str:
     word = name.removesuffix("Calls").lower()
-    return word if word == "auth" else f"{word}s"
+    return word if word in ("audit", "auth") else f"{word}s"
 
 
 def _classes(module: ModuleType) -> list[ast.ClassDef]:

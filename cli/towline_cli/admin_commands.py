@@ -21,6 +21,7 @@ app = typer.Typer(help="The installation itself, on its own machine.", no_args_i
 secrets_app = typer.Typer(help="The keys of the stored secrets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(secrets_app, name="secrets")
 app.add_typer(user_commands.app, name="user")
+app.command("audit-log")(user_commands.list_audit_events)
 
 
 @secrets_app.command()

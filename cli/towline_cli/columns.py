@@ -6,6 +6,7 @@ from towline.v1.agent_admin_service_pb2 import EnrollmentToken
 from towline.v1.agent_pb2 import Agent
 from towline.v1.api_key_pb2 import ApiKey
 from towline.v1.artifact_pb2 import Artifact
+from towline.v1.audit_pb2 import AuditEvent
 from towline.v1.explanation_pb2 import Explanation
 from towline.v1.plugin_pb2 import Plugin
 from towline.v1.run_pb2 import Attempt, Run, Step
@@ -157,4 +158,14 @@ USERS: Final = (
     Column[User]("ROLE", lambda user: User.Role.Name(user.role)),
     Column[User]("DISABLED", lambda user: "yes" if user.disabled else ""),
     Column[User]("ID", lambda user: user.id),
+)
+AUDIT_EVENTS: Final = (
+    Column[AuditEvent]("TIME", lambda event: time_text(event.time)),
+    Column[AuditEvent]("WHO", lambda event: event.user_email or event.user_id),
+    Column[AuditEvent]("WITH", lambda event: AuditEvent.Credential.Name(event.credential)),
+    Column[AuditEvent]("METHOD", lambda event: event.method),
+    Column[AuditEvent]("TARGET", lambda event: ",".join(f"{key}={each}" for key, each in sorted(event.target.items()))),
+    Column[AuditEvent]("ENDED", lambda event: event.code),
+    Column[AuditEvent]("ADDRESS", lambda event: event.address),
+    Column[AuditEvent]("REQUEST", lambda event: event.request_id),
 )

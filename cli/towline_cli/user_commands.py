@@ -1,4 +1,4 @@
-"""Commands of users, for admins: `towline admin user …`."""
+"""Commands about users, for admins: `towline admin user …`, `towline admin audit-log`."""
 
 from enum import StrEnum
 from types import MappingProxyType
@@ -27,6 +27,18 @@ class Role(StrEnum):
 
 
 _ROLES: Final = MappingProxyType({Role.USER: User.USER, Role.ADMIN: User.ADMIN})
+
+
+def list_audit_events(
+    user: Annotated[str, typer.Option("--user", help="Only events of this user: email or id.")] = "",
+    method: Annotated[str, typer.Option("--method", help="Only this method, such as RunService/StartRun.")] = "",
+    page_size: PageSize = 0,
+    page_token: PageToken = "",
+    output: Output = OutputFormat.TABLE,
+) -> None:
+    """List who changed what, newest first (admins only)."""
+    answer = converse(lambda client: client.audit.list(user, method, page=Page(page_size, page_token)))
+    show_list(answer, answer.events, columns.AUDIT_EVENTS, output)
 
 
 @app.command("list")

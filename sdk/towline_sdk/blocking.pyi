@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from google.protobuf.timestamp_pb2 import Timestamp
 from pathlib import Path
-from towline.v1 import agent_admin_service_pb2, auth_service_pb2, plugin_service_pb2, run_service_pb2, schedule_service_pb2, secret_service_pb2, user_service_pb2, workflow_service_pb2
+from towline.v1 import agent_admin_service_pb2, audit_service_pb2, auth_service_pb2, plugin_service_pb2, run_service_pb2, schedule_service_pb2, secret_service_pb2, user_service_pb2, workflow_service_pb2
 from towline.v1.agent_pb2 import Agent
 from towline.v1.artifact_pb2 import Artifact
 from towline.v1.explanation_pb2 import Explanation
@@ -69,6 +70,12 @@ class ArtifactCalls:
 
     def download(self, run_id: str, node_id: str, name: str, target: Path, attempt: int=...) -> Artifact:
         """Puts an artifact under `target` once all its bytes are there and have its digest; returns what it is."""
+
+class AuditCalls:
+    """The log of calls that changed something, or tried to."""
+
+    def list(self, user: str=..., method: str=..., *, start_time: Timestamp | None=..., end_time: Timestamp | None=..., page: Page=...) -> audit_service_pb2.ListAuditEventsResponse:
+        """Returns a page of events, newest first: of a user, of a method, between two times, where these are given."""
 
 class AuthCalls:
     """Identity of people."""
@@ -213,6 +220,9 @@ class ScheduleCalls:
 class SecretCalls:
     """Secrets and their grants; a secret is named by its id, or by the name of one of the caller's."""
 
+    def create(self, name: str, value: str) -> Secret:
+        """Creates a secret; raises ConflictError if there is one of the name."""
+
     def put(self, name: str, value: str) -> Secret:
         """Gives a secret a new value, or creates it."""
 
@@ -290,6 +300,7 @@ class BlockingClient:
 
     agents: AgentCalls
     artifacts: ArtifactCalls
+    audit: AuditCalls
     auth: AuthCalls
     plugins: PluginCalls
     runs: RunCalls

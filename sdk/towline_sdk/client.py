@@ -9,6 +9,7 @@ from typing import Final, Self
 
 from towline_sdk.agent_calls import AgentCalls
 from towline_sdk.artifact_calls import ArtifactCalls
+from towline_sdk.audit_calls import AuditCalls
 from towline_sdk.auth_calls import AuthCalls
 from towline_sdk.plugin_calls import PluginCalls
 from towline_sdk.run_calls import RunCalls
@@ -46,6 +47,7 @@ class Client:
         self.schedules = ScheduleCalls(self._transport)
         self.secrets = SecretCalls(self._transport)
         self.users = UserCalls(self._transport)
+        self.audit = AuditCalls(self._transport)
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,6 +13,11 @@ class SecretCalls:
 
     _transport: Transport
 
+    async def create(self, name: str, value: str) -> Secret:
+        """Creates a secret; raises ConflictError if there is one of the name."""
+        request = pb.CreateSecretRequest(name=name, value=value)
+        return (await self._transport.call(request, pb.CreateSecretResponse)).secret
+
     async def put(self, name: str, value: str) -> Secret:
         """Gives a secret a new value, or creates it."""
         request = pb.PutSecretRequest(name=name, value=value)

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 
 from towline.v1 import (
     agent_admin_service_pb2,
+    audit_service_pb2,
     auth_service_pb2,
     plugin_service_pb2,
     run_service_pb2,
@@ -30,6 +31,7 @@ from towline_cli.__main__ import run
 
 CONTRACT = (
     agent_admin_service_pb2,
+    audit_service_pb2,
     auth_service_pb2,
     plugin_service_pb2,
     run_service_pb2,

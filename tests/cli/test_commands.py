@@ -39,6 +39,11 @@ COMMANDS: list[tuple[str, str, dict[str, Any]]] = [
     ("api-key list --page-size 3", "ListApiKeys", {"pageSize": 3}),
     ("api-key revoke k1", "RevokeApiKey", {"apiKeyId": "k1"}),
     ("admin user list", "ListUsers", {}),
+    (
+        "admin audit-log --user a@b.c --method RunService/StartRun --page-size 3",
+        "ListAuditEvents",
+        {"userId": "a@b.c", "method": "RunService/StartRun", "pageSize": 3},
+    ),
     ("admin user get a@b.c", "GetUser", {"userId": "a@b.c"}),
     ("admin user role a@b.c admin", "SetUserRole", {"userId": "a@b.c", "role": "ADMIN"}),
     (
