@@ -51,7 +51,9 @@ def build(language: str) -> Path:
         for file in files:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / file, folder / file)
-        environment = {**os.environ, "PATH": toolchains.search_path()}
+        # Java asks the system for the home of its user, who need not have one there.
+        home = {"MAVEN_OPTS": f"-Duser.home={Path.home()}"}
+        environment = {**os.environ, **home, "PATH": toolchains.search_path()}
         subprocess.run(["bash", "-euc", script], cwd=folder, env=environment, check=True)
 
     try:
