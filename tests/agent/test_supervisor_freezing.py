@@ -87,7 +87,7 @@ def test_no_fork_escapes_a_freeze_and_all_goes_on_after_it(tmp_path: Path, group
             await come_true(lambda: still(below(shim)) and still(below(shim)))
             members = below(shim)
             await stage.run(stage.shell(WITNESS))
-            assert below(shim) == members
+            assert below(shim) <= members  # what had ended already may be gone
             assert still(members)
             stage.supervisor.thaw(launch.key)
             await come_true(lambda: not still({main}))
