@@ -9,9 +9,10 @@ from sqlalchemy import select
 from store_samples import Store, a_plugin, a_plugin_version, a_user, a_version, a_workflow
 
 from towline_controlplane.errors import AlreadyExists, NotFound, PluginVersionExists
+from towline_controlplane.model import Workflow
 from towline_controlplane.requirements import Requirements
 from towline_controlplane.store import plugins, queues, tables, users, workflows
-from towline_controlplane.store.database import Transaction
+from towline_controlplane.store.database import Database, Transaction
 from towline_controlplane.store.keysets import Order, Place
 from towline_controlplane.store.plugins import precedence
 from towline_controlplane.store.workflows import WorkflowFilter
@@ -122,21 +123,28 @@ def test_an_update_renames_and_dates_a_workflow(store: Store) -> None:
     assert not store.write(workflows.update_workflow, "none", "new", "better")
 
 
-def test_a_locked_workflow_is_changed_by_one_at_a_time(store: Store) -> None:
-    add_workflow(store, name="0")
-
+def test_a_locked_workflow_is_changed_by_one_replica_at_a_time(postgres_url: str) -> None:
     def count(tx: Transaction) -> None:
         row = workflows.lock_workflow(tx, "workflow-1", "owner-1")
         assert row is not None
         workflows.update_workflow(tx, row.id, str(int(row.name) + 1), "")
 
-    async def race() -> None:
-        await asyncio.gather(*(store.database.write(count) for _ in range(8)))
+    async def race() -> Workflow | None:
+        replicas = [Database.open(postgres_url) for _ in range(2)]
+        await replicas[0].write(lambda tx: workflows.insert_workflow(tx, a_workflow(name="0"), a_version()))
+        await asyncio.gather(*(replica.write(count) for _ in range(20) for replica in replicas))
+        found = await replicas[0].read(lambda tx: workflows.get_workflow(tx, "workflow-1", None))
+        await asyncio.gather(*(replica.close() for replica in replicas))
+        return found
 
-    store.runner.run(race())
-    row = store.read(workflows.get_workflow, "workflow-1", None)
+    row = asyncio.run(race())
     assert row is not None
-    assert row.name == "8"
+    assert row.name == "40"
+
+
+def test_a_locked_workflow_is_its_owners(store: Store) -> None:
+    add_workflow(store)
+    assert store.write(workflows.lock_workflow, "workflow-1", "owner-1") == a_workflow()
     assert store.write(workflows.lock_workflow, "workflow-1", "owner-2") is None
 
 
