@@ -97,6 +97,8 @@ def known(rest: Rest) -> Mapping[str, str]:
         pass
     assert rest.get(f"/runs/{run_id}")["state"] == "SUCCEEDED"
     rest.call("PUT", "/secrets/SECRET", {"value": "of the tests"}, {})
+    timing = {"cron": "0 0 1 1 *", "startTime": "2090-01-01T00:00:00Z"}
+    schedule = rest.post("/schedules", {"name": "s", "workflowId": workflow["id"], **timing})
     other = rest.post("/auth/register", {"email": "other@example.com", "password": PASSWORD, "name": "Other"})
     return {
         "workflowId": workflow["id"],
@@ -106,6 +108,7 @@ def known(rest: Rest) -> Mapping[str, str]:
         "name": "note.txt",
         "agentId": rest.get("/agents")["agents"][0]["id"],
         "pluginId": rest.get("/plugins")["plugins"][0]["id"],
+        "scheduleId": schedule["id"],
         "secretId": "SECRET",
         "plugin": "HTTP_REQUEST",
         "userId": other["id"],
