@@ -12,7 +12,7 @@ from towline_controlplane.errors import InvalidState
 from towline_controlplane.handouts import StepOffer
 from towline_controlplane.ids import new_id
 from towline_controlplane.model import FailureClass, RunState, WorkflowVersion
-from towline_controlplane.schedule_records import Origin, Schedule
+from towline_controlplane.schedule_records import Origin, Overlap, Schedule
 from towline_controlplane.store import schedules
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.submissions import Verdict
@@ -205,7 +205,8 @@ async def due_schedule(props: Props, life: Life) -> Schedule:
     clock = life.rig.clock
     version = props.versions["plain"]
     VERSIONS[version.workflow_id] = version
-    schedule = a_schedule(clock(), version.workflow_id, cron=None, interval=60_000_000)
+    every_minute = {"cron": None, "interval": 60_000_000, "overlap": Overlap.ALLOW_ALL}
+    schedule = a_schedule(clock(), version.workflow_id, **every_minute)
 
     def replace_all(tx: Transaction) -> None:
         for row in schedules.list_schedules(tx, None, None, 100):
