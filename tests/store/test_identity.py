@@ -1,8 +1,12 @@
+from dataclasses import replace
+from typing import Any
+
 from store_samples import Store, a_user
 
-from towline_controlplane.identity import ApiKey, SignIn
+from towline_controlplane.identity import ApiKey, AuditEvent, CredentialKind, SignIn
 from towline_controlplane.model import Role
-from towline_controlplane.store import api_keys, sign_ins, users
+from towline_controlplane.store import api_keys, audit_events, sign_ins, users
+from towline_controlplane.store.audit_events import AuditFilter
 
 
 def _sign_in(number: int, used: int = 0) -> SignIn:
@@ -88,3 +92,34 @@ def test_the_last_admin_is_one_who_can_sign_in(store: Store) -> None:
 
 def _disable(tx: users.Transaction, user_id: str) -> None:
     users.set_disabled(tx, user_id, disabled=True)
+
+
+def _event(number: int, user_id: str = "user-1", method: str = "RunService/StartRun") -> AuditEvent:
+    target = {"runId": f"r{number}"}
+    return AuditEvent(f"e{number}", 0, user_id, CredentialKind.TOKEN, "s", method, target, "::1", "request", "OK")
+
+
+def test_events_are_listed_from_the_newest_by_user_method_and_time(store: Store) -> None:
+    store.write(users.insert_user, a_user())
+    store.write(audit_events.insert_many, [_event(1), _event(2, "user-2")])
+    first = store.clock.now
+    store.clock.now += 10
+    store.write(audit_events.insert_many, [_event(3, method="RunService/PauseRun"), _event(4)])
+
+    def listed(before: tuple[int, str] | None = None, limit: int = 9, **wanted: Any) -> list[str]:
+        return [event.id for event, _ in store.read(audit_events.list_events, AuditFilter(**wanted), before, limit)]
+
+    assert listed() == ["e4", "e3", "e2", "e1"]
+    assert listed(limit=2) == ["e4", "e3"]
+    assert listed(before=(first + 10, "e3")) == ["e2", "e1"]
+    assert listed(before=(first, "e2"), user_id="user-1") == ["e1"]
+    assert listed(user_id="user-1", method="RunService/PauseRun") == ["e3"]
+    assert listed(start_time=first + 10) == ["e4", "e3"]
+    assert listed(end_time=first + 10) == ["e2", "e1"]
+    (newest, email), *_, (_, unknown), _ = store.read(audit_events.list_events, AuditFilter(), None, 9)
+    assert newest == replace(_event(4), time=first + 10)
+    assert (email, unknown) == ("user-1@example.org", "")
+    assert store.write(audit_events.delete_some, first + 10, 1) == 1
+    assert listed() == ["e4", "e3", "e2"]
+    assert store.write(audit_events.delete_some, first + 10, 9) == 1
+    assert store.write(audit_events.delete_some, first + 10, 9) == 0

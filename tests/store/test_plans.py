@@ -13,6 +13,7 @@ from towline_controlplane.model import RunState, StepState
 from towline_controlplane.store import (
     agents,
     api_keys,
+    audit_events,
     leases,
     logs,
     plugins,
@@ -23,6 +24,7 @@ from towline_controlplane.store import (
     users,
     workflows,
 )
+from towline_controlplane.store.audit_events import AuditFilter
 from towline_controlplane.store.database import Transaction
 from towline_controlplane.store.keysets import Order
 from towline_controlplane.store.logs import LogAppend, LogPosition
@@ -120,6 +122,18 @@ PLANS: dict[str, tuple[Query, list[str]]] = {
     "list_of_user": (
         lambda tx: api_keys.list_of_user(tx, "u", "k", 9),
         ["api_keys api_keys_by_user (user_id=? AND id<?)"],
+    ),
+    "list_events of all": (
+        lambda tx: audit_events.list_events(tx, AuditFilter(start_time=1), (9, "e"), 9),
+        ["audit_events audit_events_by_time (time>? AND (time,id)<(?,?))", "users (id=?)"],
+    ),
+    "list_events of a user": (
+        lambda tx: audit_events.list_events(tx, AuditFilter(user_id="u"), (9, "e"), 9),
+        ["audit_events audit_events_by_user (user_id=? AND (time,id)<(?,?))", "users (id=?)"],
+    ),
+    "list_events of a method": (
+        lambda tx: audit_events.list_events(tx, AuditFilter(method="m"), (9, "e"), 9),
+        ["audit_events audit_events_by_method (method=? AND (time,id)<(?,?))", "users (id=?)"],
     ),
     "list_users": (lambda tx: users.list_users(tx, "e", 9), ["users (email>?)"]),
     "list_workflows": (
