@@ -78,9 +78,9 @@ class Settings(DatabaseSettings):
     """File with a token that agents may enroll with, for installations that start together."""
     trusted_gateways: str = Field("127.0.0.0/8,::1", alias="TOWLINE_TRUSTED_GATEWAYS")
     """Comma-separated addresses and networks of gateways, which are believed where their requests come from."""
-    rate_reads: int = Field(60_000, alias="TOWLINE_RATE_READS", ge=0, le=10_000_000)
+    rate_reads: int = Field(120_000, alias="TOWLINE_RATE_READS", ge=0, le=10_000_000)
     """Calls per minute of one user that only read; four times as many from one address. 0: any number."""
-    rate_writes: int = Field(30_000, alias="TOWLINE_RATE_WRITES", ge=0, le=10_000_000)
+    rate_writes: int = Field(60_000, alias="TOWLINE_RATE_WRITES", ge=0, le=10_000_000)
     """Calls per minute of one user that change something."""
     rate_sign_ins: int = Field(120, alias="TOWLINE_RATE_SIGN_INS", ge=0, le=10_000_000)
     """Calls per minute from one address that register, sign in or refresh; wrong passwords are slowed down besides."""

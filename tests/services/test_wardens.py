@@ -5,13 +5,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import artifact_rig
 import grpc
 import pytest
+from artifact_rig import ArtifactRig
 from grpc import aio
 from service_rig import DAG, PASSWORD, SECRET, Caller, Rig, refusal, serve
 
+from towline.v1.agent_service_pb2 import AppendLogsRequest
 from towline.v1.plugin_service_pb2 import PushPluginRequest
-from towline_controlplane.bus import credentials_topic
+from towline_controlplane.bus import InProcessDoorbell, credentials_topic
+from towline_controlplane.model import Role
 from towline_controlplane.tokens import AccessTokens
 
 NEVER = {"recheck_seconds": 3_600.0, "poll_seconds": 3_600.0}
@@ -154,3 +158,28 @@ def test_a_ring_that_says_nothing_ends_nothing(tmp_path: Path) -> None:
         assert await _read(call) == grpc.StatusCode.OK
 
     serve(tmp_path, scenario, **NEVER)
+
+
+def test_a_stream_of_an_agent_ends_when_an_admin_disables_it(tmp_path: Path) -> None:
+    async def scenario(rig: ArtifactRig) -> None:
+        accounts, doorbell = rig.control_plane.parts.accounts, rig.control_plane.parts.guard.doorbell
+        assert isinstance(doorbell, InProcessDoorbell)
+        await accounts.register("admin@example.com", PASSWORD, "Admin", Role.ADMIN)
+        nobody = Caller(rig.channel)
+        signed_in = await nobody.call("AuthService/Login", email="admin@example.com", password=PASSWORD)
+        agent = Caller(rig.channel, (await rig.agent()).credential)
+        never = asyncio.Event()
+
+        async def silence() -> AsyncIterator[AppendLogsRequest]:
+            await never.wait()
+            yield AppendLogsRequest()
+
+        call = agent.open("AgentService/AppendLogs", silence())
+        reading = asyncio.create_task(_read(call))
+        while credentials_topic("id-of-agent-1") not in doorbell.listeners:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        admin = Caller(rig.channel, signed_in.access_token)
+        await admin.call("AgentAdminService/DisableAgent", agentId="agent-1")
+        assert await reading == grpc.StatusCode.UNAUTHENTICATED
+
+    artifact_rig.serve(tmp_path, scenario)
