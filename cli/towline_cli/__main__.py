@@ -3,6 +3,7 @@
 The commands of a worker host are handed over before anything is imported that such a host need not have.
 """
 
+import math
 import os
 import sys
 from typing import NoReturn
@@ -59,6 +60,8 @@ def print_error(error: TowlineError) -> None:
         print(f"  {violation.field}: {violation.message}", file=sys.stderr)
     if isinstance(error, UnauthenticatedError) and error.reason != "BAD_CREDENTIALS":
         print("  sign in with: towline login", file=sys.stderr)
+    if error.retry_seconds is not None:
+        print(f"  try again in {math.ceil(error.retry_seconds)} s", file=sys.stderr)
     if error.reason == "INTERNAL":
         print(f"  request id for the server's log: {error.request_id}", file=sys.stderr)
 

@@ -8,7 +8,7 @@ TowlineError
 ├── PermissionDeniedError       the caller is known and may not do this
 ├── NotFoundError               no such object, or none that the caller may see
 ├── ConflictError               the object exists already, or its state forbids the call
-├── LimitExceededError          a size or count limit
+├── LimitExceededError          a size, count or rate limit
 ├── UnavailableError            the server is away or too slow: repeat the call
 └── ServerError                 a defect of the server; `request_id` finds it in its log
 """
@@ -17,16 +17,26 @@ from towline_dag.violation import Violation
 
 
 class TowlineError(Exception):
-    """A call failed; `reason` is stable and meant for programs, `message` for people."""
+    """A call failed; `reason` is stable and meant for programs, `message` for people.
+
+    `retry_seconds` is when the server says that the call may be repeated, if it does.
+    """
 
     def __init__(
-        self, message: str, *, reason: str = "", violations: tuple[Violation, ...] = (), request_id: str = ""
+        self,
+        message: str,
+        *,
+        reason: str = "",
+        violations: tuple[Violation, ...] = (),
+        request_id: str = "",
+        retry_seconds: float | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
         self.violations = violations
         self.request_id = request_id
+        self.retry_seconds = retry_seconds
 
 
 class InvalidArgumentError(TowlineError):
@@ -58,7 +68,7 @@ class ConflictError(TowlineError):
 
 
 class LimitExceededError(TowlineError):
-    """A size or count limit was exceeded."""
+    """A size, count or rate limit was exceeded."""
 
 
 class UnavailableError(TowlineError):

@@ -35,21 +35,33 @@ SILENCE: Final[Mapping[StatusCode, str]] = MappingProxyType(
 
 def from_rpc(error: aio.AioRpcError, address: str, request_id: str) -> errors.TowlineError:
     """Returns the error of this package that says the same."""
-    info, violations = _details(error)
+    info, violations, retry_seconds = _details(error)
     message = error.details() or error.code().name
     if not info.reason:
         message = SILENCE.get(error.code(), message).format(address=address)
     return ERROR_BY_CODE.get(error.code(), errors.ServerError)(
-        message, reason=info.reason or error.code().name, violations=violations, request_id=request_id
+        message,
+        reason=info.reason or error.code().name,
+        violations=violations,
+        request_id=request_id,
+        retry_seconds=retry_seconds,
     )
 
 
-def _details(error: aio.AioRpcError) -> tuple[error_details_pb2.ErrorInfo, tuple[errors.Violation, ...]]:
-    info, bad_request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+def _details(
+    error: aio.AioRpcError,
+) -> tuple[error_details_pb2.ErrorInfo, tuple[errors.Violation, ...], float | None]:
+    info, bad_request, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.RetryInfo(),
+    )
     for detail in _status(error).details:
         detail.Unpack(info)
         detail.Unpack(bad_request)
-    return info, tuple(errors.Violation(each.field, each.description) for each in bad_request.field_violations)
+        detail.Unpack(retry)
+    violations = tuple(errors.Violation(each.field, each.description) for each in bad_request.field_violations)
+    return info, violations, retry.retry_delay.ToMicroseconds() / 1e6 if retry.HasField("retry_delay") else None
 
 
 def _status(error: aio.AioRpcError) -> status_pb2.Status:

@@ -54,10 +54,16 @@ class Refusal(Exception):
     """Raised by an answer: the call fails with this status."""
 
     def __init__(
-        self, code: grpc.StatusCode, message: str = "no", reason: str = "", fields: Sequence[tuple[str, str]] = ()
+        self,
+        code: grpc.StatusCode,
+        message: str = "no",
+        reason: str = "",
+        fields: Sequence[tuple[str, str]] = (),
+        retry_seconds: int = 0,
     ) -> None:
         super().__init__(message)
         self.code, self.message, self.reason, self.fields = code, message, reason, fields
+        self.retry_seconds = retry_seconds
 
 
 @dataclass
@@ -129,7 +135,9 @@ def _abort(context: grpc.ServicerContext, refusal: Refusal) -> NoReturn:
         details = [error_details_pb2.ErrorInfo(reason=refusal.reason, domain="towline.dev")]
         violation = error_details_pb2.BadRequest.FieldViolation
         fields = [violation(field=name, description=text) for name, text in refusal.fields]
-        for message in (*details, *([error_details_pb2.BadRequest(field_violations=fields)] if fields else [])):
+        retry = error_details_pb2.RetryInfo(retry_delay={"seconds": refusal.retry_seconds})
+        more = [error_details_pb2.BadRequest(field_violations=fields)] if fields else []
+        for message in (*details, *more, *([retry] if refusal.retry_seconds else [])):
             packed = any_pb2.Any()
             packed.Pack(message)
             status.details.append(packed)

@@ -88,6 +88,15 @@ def test_each_field_violation_is_said_once(
     assert towline("run", "get", "r1").stderr == said
 
 
+def test_who_asks_too_often_is_told_when_to_come_back(towline: Terminal, control_plane: FakeControlPlane) -> None:
+    refusal = Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", "RATE_LIMITED", retry_seconds=7)
+    control_plane.answers["GetMe"] = refusing(refusal)
+
+    result = towline("whoami")
+
+    assert (result.code, result.stderr) == (6, "error: too many\n  try again in 7 s\n")
+
+
 def test_who_is_not_signed_in_is_told_how(towline: Terminal, control_plane: FakeControlPlane) -> None:
     control_plane.answers["GetMe"] = refusing(Refusal(grpc.StatusCode.UNAUTHENTICATED, "who?", "UNAUTHENTICATED"))
 
