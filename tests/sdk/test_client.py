@@ -48,7 +48,7 @@ def test_a_run_is_started_by_whoever_follows_it_first_and_once(control_plane: Fa
 
 def test_a_lost_answer_does_not_start_a_second_run(control_plane: FakeControlPlane) -> None:
     started: dict[str, Run] = {}
-    lost = iter([True, True, False])
+    lost = iter([True, True, False, False])
 
     def start(request: Any) -> Any:
         run = started.setdefault(request.request_id, Run(id=f"r{len(started)}"))
@@ -56,13 +56,13 @@ def test_a_lost_answer_does_not_start_a_second_run(control_plane: FakeControlPla
             raise Refusal(grpc.StatusCode.UNAVAILABLE)
         return run_service_pb2.StartRunResponse(run=run)
 
-    async def scenario() -> str:
+    async def scenario() -> list[str]:
         async with Client(control_plane.address) as client:
-            return (await client.runs.start("w1")).id
+            return [(await client.runs.start("w1")).id for _ in range(2)]
 
     control_plane.answers["StartRun"] = start
-    assert asyncio.run(scenario()) == "r0"
-    assert len(started) == 1
+    assert asyncio.run(scenario()) == ["r0", "r1"]
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize(
