@@ -3,15 +3,18 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rig import OWNER, Rig, Scenario, succeeded
 from schedule_samples import HOUR, Timekeeper, a_schedule
 from sqlalchemy import update
 
+from towline_controlplane.blobs import FolderBlobs
 from towline_controlplane.engine.firing import MAX_FAILURES, Refusal
 from towline_controlplane.errors import InvalidArgument, Unavailable
 from towline_controlplane.loops.alarm import LONGEST_WAIT_SECONDS
+from towline_controlplane.loops.retention import Retention
 from towline_controlplane.loops.scheduling import Scheduling
 from towline_controlplane.model import RunState
 from towline_controlplane.schedule_records import Origin, Outcome, Overlap
@@ -281,5 +284,26 @@ def test_many_control_planes_may_run_it(play: Play) -> None:
         rig.clock.advance(3600)
         await asyncio.gather(*(loop.tick() for loop in (keeper.loop, *others)))
         assert len(await keeper.runs(row)) == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("days", "left"), [(30, 1), (0, 2)])
+def test_what_became_of_times_goes_with_its_age_or_its_schedule(
+    play: Play, tmp_path: Path, days: float, left: int
+) -> None:
+    async def scenario(rig: Rig) -> None:
+        keeper = Timekeeper(rig)
+        deleted = await keeper.schedule(overlap=Overlap.ALLOW_ALL)
+        kept = await keeper.schedule(cron="0 0 1 * *", overlap=Overlap.ALLOW_ALL, catch_up_window=9_000 * HOUR)
+        for _ in range(2):
+            rig.clock.advance(31 * 86_400)
+            await keeper.settle()
+        await rig.database.write(lambda tx: schedules.delete_schedule(tx, deleted.id))
+        retention = Retention(rig.database, FolderBlobs(tmp_path / "blobs"), days, 24)
+        gone = await retention.tick()
+        assert len(await keeper.firings(kept)) == left
+        assert await keeper.firings(deleted) == []
+        assert gone["rows_of_schedules"] == 22 + 1 + (2 - left)
 
     play(scenario)
