@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+from towline_agent.attempts import Attempts
 from towline_controlplane import log_writer, orchestrator, submissions
 from towline_controlplane.engine import placement
 from towline_controlplane.engine.lease import Standing, standing
@@ -17,7 +18,9 @@ from towline_controlplane.engine.transitions import ATTEMPT_TERMINAL
 from towline_controlplane.group_commit import Waiting, commit_together
 from towline_controlplane.loops.offer_expiry import OfferExpiry
 from towline_controlplane.model import AgentRecord, Attempt, Lease, Step, StepState
-from towline_controlplane.store import leases, logs, runs
+from towline_controlplane.requirements import Size
+from towline_controlplane.rooms import Room
+from towline_controlplane.store import agents, leases, logs, runs
 from towline_controlplane.store.database import Database, Transaction
 
 
@@ -152,6 +155,31 @@ def _drains_forgotten() -> AbstractContextManager[None]:
     return _replaced(placement, "refuses", never)
 
 
+def _freeze_in_words() -> AbstractContextManager[None]:
+    """Agents say that what they hold is frozen, and let it run, with its timers."""
+
+    def words(self: Attempts, attempt: Any, *, frozen: bool) -> None:
+        (attempt.thawed.clear if frozen else attempt.thawed.set)()
+
+    return _replaced(Attempts, "_gate", words)
+
+
+@contextmanager
+def _weights_not_counted() -> Generator[None]:
+    """What an agent holds, and what it is given, is counted by the piece, whatever it takes."""
+    lock, take = agents.lock_agents, Room.take
+
+    def by_the_piece(tx: Transaction, agent_ids: Collection[str]) -> dict[str, agents.ListedAgent]:
+        found = lock(tx, agent_ids)
+        return {agent_id: replace(listed, taken=listed.running) for agent_id, listed in found.items()}
+
+    def take_one(self: Room, size: Size) -> None:
+        take(self, replace(size, weight=1))
+
+    with _replaced(agents, "lock_agents", by_the_piece), _replaced(Room, "take", take_one):
+        yield
+
+
 MUTANTS: Mapping[str, Mutant] = {
     "no_epoch_check": Mutant(_no_epoch_check, 180),
     "ack_before_commit": Mutant(_ack_before_commit, 20),
@@ -160,4 +188,6 @@ MUTANTS: Mapping[str, Mutant] = {
     "drains_forgotten": Mutant(_drains_forgotten, 40),
     "no_offer_expiry": Mutant(_no_offer_expiry, 60),
     "logs_with_gaps": Mutant(_logs_with_gaps, 60),
+    "freeze_in_words": Mutant(_freeze_in_words, 60),
+    "weights_not_counted": Mutant(_weights_not_counted, 60),
 }

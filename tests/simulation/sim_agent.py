@@ -24,7 +24,7 @@ from weather import Weather
 from towline.v1 import agent_service_pb2 as pb
 from towline.v1.agent_pb2 import AgentInfo
 from towline_agent.agent import PROTOCOL_VERSION, Agent, Options
-from towline_agent.control_plane import ControlPlaneError, RequestRefused
+from towline_agent.control_plane import ControlPlaneError, CredentialRefused, RequestRefused
 from towline_agent.execution import EndReason, Exit, Launch, OnOutput, OutputStream
 from towline_agent.grpc_control_plane import CALL_SECONDS, PULL_GRACE_SECONDS, refusal
 from towline_agent.heartbeat import Heartbeat
@@ -322,11 +322,21 @@ class AgentHost:
     auditor: Watcher
     defects: list[str]
     process: Process = field(init=False)
+    may_be_refused: bool = False
+    """An admin has disabled it, or a late message may."""
+    was_refused: bool = False
+    """Its process has ended by that."""
     _starts: int = 0
+
+    def start_if_refused(self) -> None:
+        """Starts a process if the last one was refused."""
+        if self.was_refused:
+            self.start()
 
     def start(self) -> None:
         """Starts a process."""
         self._starts += 1
+        self.was_refused = False
         self.process = Process(f"{self.name}.{self._starts}")
         self.trace.note(self.process.name, "starts")
         self.loop.spawn(self.process, self._live(self.process))
@@ -351,10 +361,6 @@ class AgentHost:
         if taken > self.slots:
             self.defects.append(f"I19: {self.process.name} runs what takes {taken} of its {self.slots} slots")
 
-    def _start_again(self, stopped: Process) -> None:
-        if self.process is stopped:
-            self.start()
-
     async def _live(self, process: Process) -> None:
         caller = Caller(self.name, process, credential_of(self.name))
         link = Link(self.network, caller, self.auditor.sent_logs)
@@ -365,6 +371,11 @@ class AgentHost:
         agent = Agent(link, TaskPulse(link), SimulatedSupervisor(self, process), options, lambda: 1 << 30, clock)
         try:
             await agent.run()
+        except CredentialRefused as error:
+            self.trace.note(process.name, f"is refused: {error}")
+            self.was_refused = True
+            if not self.may_be_refused:
+                self.defects.append(f"{process.name} was refused by {error!r}")
         except Exception as error:  # noqa: BLE001 - whatever it is, it is a defect
             self.defects.append(f"{process.name} ended with {error!r}")
 

@@ -75,6 +75,8 @@ class Auditor:
         self.executions: list[Execution] = []
         self.sent_logs = SentLogs(defects=defects)
         self.runs_by_key: dict[str, str] = {}
+        self.banned: set[str] = set()
+        """Agents that an admin has disabled at some time: what they hold is moved at once, before they can know."""
         self._dags = dags
         self._clock = clock
         self._defects = defects
@@ -260,10 +262,10 @@ class Auditor:
             self._demand(lapse <= self._clock(), f"I3: {key} was offered again before its offer had lapsed")
 
     def _check_holder(self, key: StepKey, agent_id: str) -> None:
-        (drained, slots) = self._connection.execute(
-            "SELECT drained, slots FROM agents WHERE id = ?", (agent_id,)
-        ).fetchone()
+        query = "SELECT drained, disabled, slots FROM agents WHERE id = ?"
+        drained, disabled, slots = self._connection.execute(query, (agent_id,)).fetchone()
         self._demand(not drained, f"I20: {key} was handed to {agent_id}, which is drained")
+        self._demand(not disabled, f"I20: {key} was handed to {agent_id}, which is disabled")
         leased = (step for step in self.rows("steps").values() if step["state"] == StepState.LEASED)
         held = [(step["run_id"], step["node_id"]) for step in leased if step["agent_id"] == agent_id]
         taken = sum(self._node(each).get("weight", 1) for each in held)
@@ -272,7 +274,7 @@ class Auditor:
     def _check_fenced(self, key: StepKey, last: Row) -> None:
         """The step is handed out again after its last attempt: who held that is not at it any more."""
         by_silence = last["state"] == AttemptState.LOST and last["report_digest"] is None
-        if by_silence:
+        if by_silence and last["agent_id"] not in self.banned:
             live = [each for each in self._running(key) if each.key == _key_of(last)]
             self._demand(not live, f"I27: {key} was given away while {_who(live)} still ran it")
         if self._node(key)["sideEffects"] == "UNSAFE" and last["number"] > self.row("steps", key)["attempt_base"]:

@@ -78,6 +78,13 @@ def draw_dag(chance: random.Random) -> dict[str, Any]:
     return {"nodes": [_node(chance, name, sources[name]) for name in names], "edges": edges}
 
 
+def draw_deadlines(chance: random.Random, dags: Mapping[str, dict[str, Any]]) -> None:
+    """Draws which workflows have to be done within some time."""
+    for document in dags.values():
+        if chance.random() < 0.2:
+            document["timeoutMs"] = chance.choice((3_000, 10_000, 20_000))
+
+
 def _condition(chance: random.Random, source: str) -> dict[str, str]:
     expressions = (f"nodes.{source}.state == 'SUCCEEDED'", f"has(nodes.{source}.output.n)", "true", "false")
     kind = chance.choices(("ON_SUCCESS", "ALWAYS", "ON_FAILURE", "EXPRESSION"), (6, 3, 1, 2))[0]

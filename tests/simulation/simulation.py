@@ -26,9 +26,10 @@ from sim_auditor import Auditor
 from sim_database import DatabaseClock, ProcessDatabase, SharedDatabase, fresh_database
 from sim_locks import RowLocks
 from sim_network import Caller, Network
+from sim_people import People
 from sim_replica import LossyDoorbell, Replica
 from sim_trace import Trace
-from sim_workload import COMMANDS, HEAVY, USER, ZONE, Visit, draw_dag, draw_visits, install
+from sim_workload import COMMANDS, HEAVY, USER, ZONE, Visit, draw_dag, draw_deadlines, draw_visits, install
 from virtual_loop import NothingLeft, Process, VirtualLoop
 from weather import Weather, draw
 
@@ -87,6 +88,7 @@ class Simulation:
         self.clock = DatabaseClock(self.loop.time)
         work = self._chance("workload")
         self.dags = {f"w{number}": draw_dag(work) for number in range(3)}
+        draw_deadlines(self._chance("deadlines"), self.dags)
         self.visits = draw_visits(work, list(self.dags), self.weather.storm_seconds)
         file = fresh_database(folder)
         locks = RowLocks(self.defects) if self.weather.replicas > 1 else None
@@ -96,6 +98,10 @@ class Simulation:
         self.replicas = self._make_replicas()
         self.network.servers = list(self.replicas)
         self.agents = self._make_agents()
+        self._people = People(
+            *(self._chance("people"), self.loop, self.weather, self.network, self.trace),
+            *(self.auditor, self._database, self.agents, self._command),
+        )
         self._disks_kept = True
 
     def report(self) -> Report:
@@ -121,7 +127,7 @@ class Simulation:
         for each in (*self.replicas, *self.agents):
             each.start()
         users = [self.loop.spawn(Process("user"), self._visit(n, visit)) for n, visit in enumerate(self.visits)]
-        faults = asyncio.create_task(self._weather())
+        faults = asyncio.gather(self._weather(), self._people.act())
         await asyncio.sleep(self.weather.storm_seconds)
         await self._audit()
         self._calm = self.network.calm = True
@@ -142,6 +148,7 @@ class Simulation:
         someone = Caller("somebody", Process("somebody"), USER.id)
         while self.loop.time() < until:
             await asyncio.sleep(1)
+            await self._people.enable_all()
             if not all(user.done() for user in users):
                 continue
             unfinished = self.auditor.unfinished()
@@ -253,6 +260,8 @@ class Simulation:
                     self._kill(host)
 
     def _kill(self, host: Replica | AgentHost) -> None:
+        if isinstance(host, AgentHost) and host.was_refused:
+            return
         self.trace.note(host.process.name, "is killed")
         self.loop.kill(host.process)
         self.network.died(host.process)

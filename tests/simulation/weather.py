@@ -35,6 +35,10 @@ class Weather:
     partitions: int
     clock_jumps: int
     drains: int
+    frosts: int
+    """Runs that are frozen while something of them runs, and thawed later."""
+    bans: int
+    """Agents that an admin disables, and enables later."""
 
 
 def draw(chance: random.Random) -> Weather:
@@ -64,4 +68,6 @@ def draw(chance: random.Random) -> Weather:
         partitions=chance.choice((0, 0, 1, 2)),
         clock_jumps=chance.choice((0, 0, 0, 2)),
         drains=chance.choice((0, 0, 1, 2)),
+        frosts=chance.choice((0, 2, 4)),
+        bans=chance.choice((0, 0, 0, 1)),
     )
