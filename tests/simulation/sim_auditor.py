@@ -140,7 +140,9 @@ class Auditor:
         self._demand(known == run_id, f"I10: the key {key} gave {known} and {run_id}")
 
     def cancelled(self, run_id: str) -> None:
-        """A cancel was acknowledged."""
+        """A cancel was acknowledged; a repeated retry may have begun the run again before its answer came."""
+        if self.row("runs", run_id)["retries"]:
+            return
         self._cancelled.add(run_id)
         self._demand(self.row("runs", run_id)["cancel_requested"], f"I8: the cancel of {run_id} is not stored")
 
