@@ -2,8 +2,6 @@ package dev.towline.example;
 
 import static java.util.concurrent.TimeUnit.SECONDS;
 
-import com.google.protobuf.Message;
-import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.ClientInterceptors;
 import io.grpc.Context;
@@ -11,25 +9,22 @@ import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
 import io.grpc.Metadata;
-import io.grpc.MethodDescriptor;
-import io.grpc.MethodDescriptor.MethodType;
 import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
-import io.grpc.protobuf.ProtoUtils;
-import io.grpc.stub.ClientCalls;
 import io.grpc.stub.MetadataUtils;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Predicate;
 import java.util.function.Supplier;
+import towline.v1.AuthServiceGrpc;
+import towline.v1.AuthServiceGrpc.AuthServiceBlockingStub;
+import towline.v1.RunServiceGrpc;
+import towline.v1.RunServiceGrpc.RunServiceBlockingStub;
+import towline.v1.WorkflowServiceGrpc;
+import towline.v1.WorkflowServiceGrpc.WorkflowServiceBlockingStub;
 
-/**
- * A connection to a control plane in the name of one user; gRPC connects on first use, and anew whenever it is let go.
- *
- * <p>Methods are named by their requests, {@code GetRun} by {@code GetRunRequest}, as in the whole contract; stubs that
- * protoc-gen-grpc-java makes of the same protos do as well.
- */
+/** A connection to a control plane in the name of one user; gRPC connects on first use, and anew whenever it is let go. */
 final class Connection implements AutoCloseable {
   // What may be sent again after UNAVAILABLE, and how. CreateWorkflow is not among it: it would create two.
   private static final Map<String, ?> SERVICE_CONFIG =
@@ -75,26 +70,36 @@ final class Connection implements AutoCloseable {
     channel = ClientInterceptors.intercept(connection, MetadataUtils.newAttachHeadersInterceptor(headers));
   }
 
-  /** Makes a unary call, with a deadline. */
-  <A extends Message> A call(Message request, A answer) {
-    CallOptions options = CallOptions.DEFAULT.withDeadlineAfter(DEADLINE_SECONDS, SECONDS);
-    return ClientCalls.blockingUnaryCall(channel, method(MethodType.UNARY, request, answer), options, request);
+  /** Signs in; each call has a deadline, as have those of the other unary methods. */
+  AuthServiceBlockingStub auth() {
+    return AuthServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE_SECONDS, SECONDS);
+  }
+
+  /** Handles workflows. */
+  WorkflowServiceBlockingStub workflows() {
+    return WorkflowServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE_SECONDS, SECONDS);
+  }
+
+  /** Handles runs. */
+  RunServiceBlockingStub runs() {
+    return RunServiceGrpc.newBlockingStub(channel).withDeadlineAfter(DEADLINE_SECONDS, SECONDS);
+  }
+
+  /** Streams what happens in runs, for as long as it takes. */
+  RunServiceBlockingStub streams() {
+    return RunServiceGrpc.newBlockingStub(channel);
   }
 
   /**
    * Shows each answer of a stream once and in order until it ends or {@code see} has enough. When the connection is lost
-   * the stream is opened again; {@code request} says how to go on behind what has been seen.
+   * the stream is opened again; {@code open} does so behind what has been seen.
    */
-  <A extends Message> void follow(
-      Supplier<Message> request, A answer, Predicate<A> see) throws InterruptedException {
+  static <A> void follow(Supplier<Iterator<A>> open, Predicate<A> see) throws InterruptedException {
     while (true) {
       try (Context.CancellableContext context = Context.current().withCancellation()) {
         Context outer = context.attach();
         try {
-          Message asked = request.get();
-          MethodDescriptor<Message, A> method = method(MethodType.SERVER_STREAMING, asked, answer);
-          Iterator<A> answers =
-              ClientCalls.blockingServerStreamingCall(channel, method, CallOptions.DEFAULT, asked);
+          Iterator<A> answers = open.get();
           while (answers.hasNext()) {
             if (!see.test(answers.next())) {
               return;
@@ -116,17 +121,5 @@ final class Connection implements AutoCloseable {
   @Override
   public void close() {
     connection.shutdownNow();
-  }
-
-  private static <A extends Message> MethodDescriptor<Message, A> method(MethodType type, Message request, A answer) {
-    var asked = request.getDescriptorForType();
-    String service = asked.getFile().getServices().get(0).getFullName();
-    String name = asked.getName().replaceFirst("Request$", "");
-    return MethodDescriptor.<Message, A>newBuilder()
-        .setType(type)
-        .setFullMethodName(MethodDescriptor.generateFullMethodName(service, name))
-        .setRequestMarshaller(ProtoUtils.marshaller(request.getDefaultInstanceForType()))
-        .setResponseMarshaller(ProtoUtils.marshaller(answer))
-        .build();
   }
 }

@@ -17,21 +17,16 @@ import towline.v1.AuthServiceOuterClass.LoginResponse;
 import towline.v1.RunOuterClass.Event;
 import towline.v1.RunOuterClass.Run;
 import towline.v1.RunServiceOuterClass.CancelRunRequest;
-import towline.v1.RunServiceOuterClass.CancelRunResponse;
 import towline.v1.RunServiceOuterClass.GetRunRequest;
-import towline.v1.RunServiceOuterClass.GetRunResponse;
 import towline.v1.RunServiceOuterClass.StartRunRequest;
-import towline.v1.RunServiceOuterClass.StartRunResponse;
 import towline.v1.RunServiceOuterClass.TailLogsRequest;
 import towline.v1.RunServiceOuterClass.TailLogsResponse;
 import towline.v1.RunServiceOuterClass.WatchRunRequest;
-import towline.v1.RunServiceOuterClass.WatchRunResponse;
 import towline.v1.WorkflowOuterClass.Dag;
 import towline.v1.WorkflowOuterClass.Edge;
 import towline.v1.WorkflowOuterClass.Node;
 import towline.v1.WorkflowOuterClass.Workflow;
 import towline.v1.WorkflowServiceOuterClass.CreateWorkflowRequest;
-import towline.v1.WorkflowServiceOuterClass.CreateWorkflowResponse;
 
 /** The scenario of all example clients: sign in, create a workflow, start a run, watch it, tail its logs, cancel it. */
 public final class Scenario {
@@ -66,19 +61,15 @@ public final class Scenario {
     String runId = start(workflow.getId());
     watch(runId, event -> event.getType() == Event.Type.STEP_STARTED && event.getNodeId().equals("wait"));
     tail(runId, "greet", "goodbye");
-    connection.call(
-        CancelRunRequest.newBuilder().setRunId(runId).build(), CancelRunResponse.getDefaultInstance());
+    connection.runs().cancelRun(CancelRunRequest.newBuilder().setRunId(runId).build());
     watch(runId, event -> false);
-    Run run =
-        connection
-            .call(GetRunRequest.newBuilder().setRunId(runId).build(), GetRunResponse.getDefaultInstance())
-            .getRun();
+    Run run = connection.runs().getRun(GetRunRequest.newBuilder().setRunId(runId).build()).getRun();
     System.out.println("ended " + run.getState());
   }
 
   private void signIn(String email, String password) {
     LoginRequest request = LoginRequest.newBuilder().setEmail(email).setPassword(password).build();
-    LoginResponse login = connection.call(request, LoginResponse.getDefaultInstance());
+    LoginResponse login = connection.auth().login(request);
     connection.sign(login.getAccessToken());
     System.out.println("signed in as " + login.getUser().getEmail());
   }
@@ -102,7 +93,7 @@ public final class Scenario {
 
   private Workflow create(Dag dag) {
     CreateWorkflowRequest request = CreateWorkflowRequest.newBuilder().setName("example").setDag(dag).build();
-    return connection.call(request, CreateWorkflowResponse.getDefaultInstance()).getWorkflow();
+    return connection.workflows().createWorkflow(request).getWorkflow();
   }
 
   /** Shows what an error says beyond its message: a reason for programs, and each field that is wrong. */
@@ -123,17 +114,16 @@ public final class Scenario {
     // The key makes the call safe to repeat: the same key starts the run only once.
     StartRunRequest request =
         StartRunRequest.newBuilder().setWorkflowId(workflowId).setRequestId(workflowId + "-1").build();
-    String first = connection.call(request, StartRunResponse.getDefaultInstance()).getRun().getId();
-    String again = connection.call(request, StartRunResponse.getDefaultInstance()).getRun().getId();
+    String first = connection.runs().startRun(request).getRun().getId();
+    String again = connection.runs().startRun(request).getRun().getId();
     System.out.println("started once: " + first.equals(again));
     return first;
   }
 
   /** Shows the events behind those that have been seen, until the run has ended or one is the last that is wanted. */
   private void watch(String runId, Predicate<Event> last) throws InterruptedException {
-    connection.follow(
-        () -> WatchRunRequest.newBuilder().setRunId(runId).setCursor(seen).build(),
-        WatchRunResponse.getDefaultInstance(),
+    Connection.follow(
+        () -> connection.streams().watchRun(WatchRunRequest.newBuilder().setRunId(runId).setCursor(seen).build()),
         answer -> {
           seen = answer.getCursor();
           show(answer.getEvent());
@@ -144,9 +134,8 @@ public final class Scenario {
   /** Shows the log of a node up to a line. */
   private void tail(String runId, String nodeId, String last) throws InterruptedException {
     var request = TailLogsRequest.newBuilder().setRunId(runId).setNodeId(nodeId).setFollow(true);
-    connection.follow(
-        request::build,
-        TailLogsResponse.getDefaultInstance(),
+    Connection.follow(
+        () -> connection.streams().tailLogs(request.build()),
         answer -> {
           List<TailLogsResponse> batch = answer.getBatchCount() > 0 ? answer.getBatchList() : List.of(answer);
           for (TailLogsResponse each : batch) {
