@@ -93,7 +93,7 @@ def postgres_database(postgres: SharedPostgres, postgres_template: str) -> Itera
     """The name of a migrated database for the tests of this worker, one after the other."""
     name = postgres.create_database(postgres_template)
     yield name
-    revealed: set[str] = set().union(*(planted_secrets.secrets_in(data, log=False) for data in postgres.files(name)))
+    revealed = {each for data in postgres.files(name) for each in planted_secrets.secrets_in(data, log=False)}
     postgres.drop_database(name)
     if revealed:
         pytest.fail(f"secrets in the PostgreSQL database of this worker: {', '.join(sorted(revealed))}")
