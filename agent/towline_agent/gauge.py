@@ -41,7 +41,8 @@ class Gauge:
             cpu = seen.cpu_seconds if cpu is None else cpu
             self._tasks = seen.tasks
         self.peak_bytes = max(self.peak_bytes, memory)
-        self._samples.append(Sample(round(offset_seconds, 3), memory, round(cpu, 3)))
+        if memory or not self._samples:  # else nobody was left to measure
+            self._samples.append(Sample(round(offset_seconds, 3), memory, round(cpu, 3)))
 
     def passed(self) -> EndReason | None:
         """The limit that the last look found passed."""

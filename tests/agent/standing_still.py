@@ -11,11 +11,7 @@ from towline_agent import cgroup_files
 from towline_agent.cgroup_files import Controller
 from towline_agent.frozen_group import is_frozen
 
-_STILL = {
-    psutil.STATUS_STOPPED,
-    psutil.STATUS_ZOMBIE,
-    psutil.STATUS_DISK_SLEEP,  # as a shell whose child was stopped between vfork and exec
-}
+_STILL = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
 
 
 def below(pid: int) -> set[int]:
@@ -39,9 +35,16 @@ async def come_true(holds: Callable[[], bool]) -> None:
 
 def _is_still(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() in _STILL or _group_is_frozen(pid)
+        process = psutil.Process(pid)
+        return process.status() in _STILL or _waits_for_a_stopped_child(process) or _group_is_frozen(pid)
     except (psutil.NoSuchProcess, FileNotFoundError):  # it ended between two looks
         return True
+
+
+def _waits_for_a_stopped_child(process: psutil.Process) -> bool:
+    """Tells of a shell whose child was stopped between vfork and exec; without one it only starts a command."""
+    waits = process.status() == psutil.STATUS_DISK_SLEEP
+    return waits and any(child.status() in _STILL for child in process.children())
 
 
 def _group_is_frozen(pid: int) -> bool:

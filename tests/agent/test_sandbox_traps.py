@@ -4,6 +4,7 @@ The table in docs/sandbox.md names these tests and the others by which each trap
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from towline_agent.sandbox.levels import Confinement, Level
 from towline_agent.supervisor_client import ProcessSupervisor
 
 MIB = 1024 * 1024
-OTHER_UID = UID + 1
+CROWDED_UID, OTHER_UID = UID + 900, UID + 901  # no other test's, of those that run at the same time
 
 HOLDING = """
 import resource, sys, time
@@ -128,8 +129,10 @@ def run():
 """
 
     async def scenario(stage: Stage) -> None:
-        with neighbour(UID), neighbour(UID), neighbour(UID), neighbour(UID):
-            assert await outcome(stage, code, Confinement(Level.L3, uid=UID)) == 5
+        with contextlib.ExitStack() as neighbours:
+            for _ in range(4):
+                neighbours.enter_context(neighbour(CROWDED_UID))
+            assert await outcome(stage, code, Confinement(Level.L3, uid=CROWDED_UID)) == 5
             assert await outcome(stage, code, Confinement(Level.L3, uid=OTHER_UID)) == 9
 
     play(tmp_path, scenario)

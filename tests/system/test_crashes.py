@@ -107,6 +107,7 @@ def test_logs_are_whole_after_the_control_plane_was_killed(tmp_path: Path) -> No
             await until(lines, lambda line: line["text"] == "line 100")
             await installation.kill("controlplane")
             await installation.restart("controlplane")
+            await asyncio.to_thread(rest.insist, "GET", f"/runs/{run_id}")  # the gateway has to find it again
             await asyncio.to_thread(lambda: list(rest.events(run_id)))
             said = [data["text"] for name, data in rest.stream(f"/runs/{run_id}/logs?follow=true") if name != "end"]
             assert said == [f"line {i}" for i in range(1, count + 1)]

@@ -33,7 +33,7 @@ def ready_made(name: str, folder: Path) -> Path:
 def test_a_plugin_conforms(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     checks = plugin_checks(ready_made(name, tmp_path))
-    assert len(checks) == 5
+    assert len(checks) == 6
     assert {check.name: check.problem() for check in checks} == {check.name: None for check in checks}
 
 
