@@ -192,9 +192,10 @@ async def pause_and_time(props: Props, life: Life) -> Scene:
 
     async def act(replica: Life) -> object:
         acted = await fire(props, schedule, started)(replica)
+        was_paused = bool(done)
         row = await props.stage.database.read(lambda tx: schedules.get_schedule(tx, schedule.id, None))
         assert row is not None
-        assert row.paused or not done
+        assert row.paused or not was_paused
         return acted
 
     return Scene(started, (pause, act))
