@@ -53,7 +53,7 @@ def start(command: Sequence[str], folder: Path, users: Path, end_signal: signal.
             stderr=log,
             start_new_session=True,
         )
-    _started.append(keeper)
+    _started[:] = [*(each for each in _started if each.poll() is None), keeper]
     return keeper
 
 
