@@ -11,9 +11,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import grpc
 import pytest
 import structlog
-from grpc import aio
 from rig import OWNER
 
 from towline.v1.agent_service_pb2 import PullRequest, PullResponse, ReportRequest, ReportResponse
@@ -151,6 +151,10 @@ class CountedControlPlane(GrpcControlPlane):
         self._name = name
         self._tally = tally
 
+    async def connected(self) -> None:
+        """Returns once a call finds its server."""
+        await self._channel.channel_ready()
+
     async def pull(self, request: PullRequest) -> PullResponse:
         with self._tally.counted(self._name, "Pull", waited_for=False):
             return await super().pull(request)
@@ -158,6 +162,15 @@ class CountedControlPlane(GrpcControlPlane):
     async def report(self, request: ReportRequest) -> ReportResponse:
         with self._tally.counted(self._name, "Report"):
             return await super().report(request)
+
+
+class WatchedRenewal(GrpcLeaseRenewal):
+    """Tells when its connections are there."""
+
+    def connected(self) -> None:
+        """Returns once a call finds any of its servers."""
+        for channel in self._channels:
+            grpc.channel_ready_future(channel).result()
 
 
 class FleetPulse:
@@ -203,6 +216,9 @@ class Fleet:
     plays: Plays
     servers: list[str]
     _lives: list["asyncio.Task[None]"] = field(default_factory=list["asyncio.Task[None]"])
+    _links: list[tuple[CountedControlPlane, WatchedRenewal]] = field(
+        default_factory=list[tuple[CountedControlPlane, WatchedRenewal]]
+    )
 
     def start(self, names: list[str]) -> None:
         """Starts the agents, all at once."""
@@ -225,10 +241,10 @@ class Fleet:
             await self.tally.quiet()
 
     async def connected(self) -> None:
-        """Returns once the agents' connections are there again; no time passes."""
-        for server in self.servers:
-            async with aio.insecure_channel(server, options=OPTIONS) as channel:
-                await channel.channel_ready()
+        """Returns once every agent knows that its connections are there again; no time passes."""
+        for control_plane, renewal in self._links:
+            await control_plane.connected()
+            await asyncio.to_thread(renewal.connected)
 
     async def close(self) -> None:
         """Ends all agents where they are."""
@@ -240,7 +256,9 @@ class Fleet:
         credentials = Credentials(Identity(name, f"{AGENT_PREFIX}{name}"), lambda identity: None)
         servers = ",".join(self.servers)
         control_plane = CountedControlPlane(servers, credentials, name, self.tally)
-        pulse = FleetPulse(GrpcLeaseRenewal(servers, credentials), clock, name, self.tally)
+        renewal = WatchedRenewal(servers, credentials)
+        self._links.append((control_plane, renewal))
+        pulse = FleetPulse(renewal, clock, name, self.tally)
         options = Options(describe(1, {}, "1"), self.folder / name, Surroundings())
         try:
             await Agent(control_plane, pulse, self.plays, options, lambda: 1 << 30, clock).run()
